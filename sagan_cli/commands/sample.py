@@ -1,0 +1,252 @@
+"""`sagan sample`: pictures from a trained generator, into a grid, a folder, an archive or a pipe."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sagan_cli import console, runs
+from sagan_cli.errors import CheckpointError, UsageError, closest
+from sagan_cli.files import write_atomic, write_stream
+
+if TYPE_CHECKING:
+    from sagan_cli.engine.runtime import Runtime
+    from sagan_cli.engine.sample import Request, Sampler
+
+FORMATS = ("png", "jpg", "webp", "dir", "zip", "npz")
+
+
+def sample(
+    target: Annotated[str | None, typer.Argument(metavar="[RUN|CHECKPOINT]", help="A run or checkpoint directory; default the newest run under runs/.")] = None,
+    n: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Number of pictures (default 64).")] = None,
+    out: Annotated[str, typer.Option(metavar="PATH|-", help="grid.png, .jpg or .webp; a directory of single pictures; .zip; .npz; - for stdout.")] = "grid.png",
+    format_: Annotated[str | None, typer.Option("--format", metavar="KIND", help=f"Kind of output when --out does not say: {', '.join(FORMATS)} (default png).")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="First seed (default 0): picture i has seed SEED + i.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="LIST", help="Exact seeds, as in 0-99,7.")] = None,
+    class_: Annotated[str | None, typer.Option("--class", metavar="NAME|INDEX|all", help="Class to draw; all draws every seed for every class, one class a row. Without it each seed chooses.")] = None,
+    truncation: Annotated[float | None, typer.Option(metavar="T", help="Keep latents within [-T, T]: less variety, fewer failures. Off by default.")] = None,
+    columns: Annotated[int | None, typer.Option(min=1, help="Columns of the grid.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at a time; does not change them.")] = 64,
+    raw: Annotated[bool, typer.Option("--raw", help="The trained weights instead of their moving average.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="SAGAN_DEVICE")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or auto.")] = "fp32",
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace files that exist.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+) -> None:
+    """Draw pictures from a trained generator.
+
+    Examples:
+
+      sagan sample -n 64 --out grid.png
+
+      sagan sample --class all -n 100 --out kinds.png
+
+      sagan sample --seeds 0-9 --out pictures/
+    """  # fmt: skip
+    console.set_quiet(quiet)
+    kind = _kind(out, format_)
+    if out == "-" and json_:
+        raise UsageError("--json and --out - both want stdout: write the pictures to a file")
+    if out == "-" and kind == "dir":
+        raise UsageError("--format dir cannot go to stdout: choose png, zip or npz")
+    if truncation is not None and not 0 < truncation < float("inf"):
+        raise UsageError(f"--truncation {truncation}: must be above 0")
+    if seeds is not None and (n is not None or seed is not None):
+        raise UsageError("--seeds lists every seed: leave out -n and --seed")
+    listed = parse_seeds(seeds) if seeds is not None else None
+    if out != "-":
+        _refuse_existing(Path(out), kind, force)
+    checkpoint = find_checkpoint(target)
+
+    from sagan_cli.engine.runtime import open_runtime
+    from sagan_cli.engine.sample import load
+
+    with open_runtime(device, precision) as runtime:
+        sampler = load(checkpoint, runtime, raw=raw)
+        requests, per_row = _requests(sampler, n, seed or 0, listed, class_)
+        names = [_file_name(r, sampler, class_ is not None) for r in requests]
+        if kind == "dir":
+            _refuse_files(Path(out), names, force)
+        _write(out, kind, sampler, requests, names, runtime, columns or per_row, truncation, batch)
+    if json_:
+        console.emit_json({
+            "out": out, "format": kind, "count": len(requests), "seeds": [r.seed for r in requests],
+            "classes": list(sampler.class_names), "checkpoint": str(checkpoint), "step": sampler.facts.step,
+            "weights": sampler.weights, "truncation": truncation,
+        })  # fmt: skip
+    elif out != "-":
+        console.result(out)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0-3,7` -> [0, 1, 2, 3, 7], in the order given.
+
+    Raises:
+        UsageError: anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise UsageError(f"--seeds {text}: write numbers and ranges, as in 0-99,7")
+        seeds.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return seeds
+
+
+def find_checkpoint(target: str | None) -> Path:
+    """The checkpoint directory that a RUN, a CHECKPOINT or nothing means; says which on stderr when it was not named.
+
+    Raises:
+        UsageError: there is nothing there.
+        CheckpointError: a run without checkpoints.
+    """
+    path = Path(target) if target is not None else runs.newest().path
+    if not path.exists():
+        raise UsageError(f"{path}: no such run or checkpoint")
+    if (path / runs.CHECKPOINT_FACTS).is_file():
+        return path
+    kept = runs.open_run(path).checkpoint_steps() if path.is_dir() else []
+    if not path.is_dir():
+        raise UsageError(f"{path}: not a run or checkpoint directory")
+    if not kept:
+        raise CheckpointError(f"{path}: has no checkpoint yet; train it further, or name another run")
+    if target is None:
+        console.note(f"sampling {path}, step {int(kept[-1].name)}")
+    return kept[-1]
+
+
+def _kind(out: str, format_: str | None) -> str:
+    if format_ is not None and format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: choose one of {', '.join(FORMATS)}{closest(format_, FORMATS)}")
+    suffix = Path(out).suffix.lower().lstrip(".").replace("jpeg", "jpg")
+    if out == "-":
+        return format_ or "png"
+    if out.endswith("/") or Path(out).is_dir() or not suffix:
+        found = "dir"
+    elif suffix in FORMATS:
+        found = suffix
+    elif format_ is None:
+        raise UsageError(f"--out {out}: '.{suffix}' is not one of .png .jpg .webp .zip .npz (or give --format)")
+    else:
+        found = format_
+    if format_ not in (None, found) and suffix in FORMATS:
+        raise UsageError(f"--format {format_} contradicts --out {out}")
+    return format_ or found
+
+
+def _refuse_existing(path: Path, kind: str, force: bool) -> None:
+    if kind == "dir":
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"--out {path}: is a file, not a directory")
+    elif path.is_dir():
+        raise UsageError(f"--out {path}: is a directory; name a file in it")
+    elif path.exists() and not force:
+        raise UsageError(f"--out {path}: exists already; --force replaces it")
+
+
+def _refuse_files(folder: Path, names: list[str], force: bool) -> None:
+    if force or not folder.is_dir():
+        return
+    there = {p.name for p in folder.iterdir()}
+    if clash := [name for name in names if name in there]:
+        raise UsageError(f"--out {folder}: {clash[0]} exists already ({len(clash)} in all); --force replaces them")
+
+
+def _requests(
+    sampler: Sampler, n: int | None, first: int, listed: list[int] | None, class_: str | None
+) -> tuple[list[Request], int | None]:
+    """The pictures to draw, and how many make a row where rows mean something."""
+    from sagan_cli.engine.sample import Request
+
+    names = sampler.class_names
+    if class_ is None:
+        seeds = listed if listed is not None else list(range(first, first + (n or 64)))
+        return [Request(s) for s in seeds], None
+    if not names:
+        raise UsageError(f"--class {class_}: this model has no classes")
+    if class_ != "all":
+        label = _label(class_, names)
+        seeds = listed if listed is not None else list(range(first, first + (n or 64)))
+        return [Request(s, label) for s in seeds], None
+    if listed is None:
+        n = n or 8 * len(names)
+        if n % len(names):
+            near = max(1, round(n / len(names))) * len(names)
+            raise UsageError(f"-n {n}: --class all draws as many of each of the {len(names)} classes; try -n {near}")
+        listed = list(range(first, first + n // len(names)))
+    return [Request(s, label) for label in range(len(names)) for s in listed], len(listed)
+
+
+def _label(text: str, names: tuple[str, ...]) -> int:
+    if text in names:
+        return names.index(text)
+    if text.isdigit() and int(text) < len(names):
+        return int(text)
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    raise UsageError(f"--class {text}: not one of {shown}, 0 to {len(names) - 1}, or all{closest(text, names)}")
+
+
+def _file_name(request: Request, sampler: Sampler, by_class: bool) -> str:
+    if not by_class or request.label is None:
+        return f"seed{request.seed:06d}.png"
+    safe = re.sub(r"[^\w.-]+", "_", sampler.class_names[request.label])
+    return f"seed{request.seed:06d}-class{request.label:03d}-{safe}.png"
+
+
+def _write(
+    out: str, kind: str, sampler: Sampler, requests: list[Request], names: list[str], runtime: Runtime,
+    columns: int | None, truncation: float | None, batch: int,
+) -> None:  # fmt: skip
+    import numpy as np
+
+    from sagan_cli.engine.pictures import encode, grid, write_npz, write_zip
+    from sagan_cli.engine.sample import pictures
+
+    about: dict[str, Any] = {"step": sampler.facts.step, "weights": sampler.weights, "sha256": sampler.facts.digests}
+    if truncation is not None:
+        about["truncation"] = truncation
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        done = 0
+        with console.progress("drawing", len(requests)) as tick:
+            drawn = pictures(
+                sampler.generator, sampler.spec, requests, runtime, truncation=truncation, batch=batch
+            )  # fmt: skip
+            for images, labels in drawn:
+                yield images, labels
+                done += len(images)
+                tick(done)
+
+    def files() -> Iterator[tuple[str, bytes]]:
+        place = 0
+        for images, labels in batches():
+            for image, label in zip(images, labels, strict=True):
+                own = {**about, "seed": requests[place].seed, "class": int(label)}
+                yield names[place], encode(image, "png", own)
+                place += 1
+
+    if kind == "dir":
+        for name, data in files():
+            write_atomic(Path(out) / name, data, durable=False)
+    elif kind in ("zip", "npz"):
+        seeds = [r.seed for r in requests]
+        fill = (lambda f: write_zip(f, files())) if kind == "zip" else (lambda f: write_npz(f, batches(), len(requests), seeds))
+        if out == "-":
+            spool = io.BytesIO()
+            fill(spool)
+            console.write_bytes(spool.getvalue())
+        else:
+            write_stream(Path(out), fill)
+    else:
+        sheet = grid(np.concatenate([images for images, _ in batches()]), columns)
+        data = encode(sheet, kind, {**about, "seeds": [r.seed for r in requests]})
+        if out == "-":
+            console.write_bytes(data)
+        else:
+            write_atomic(Path(out), data)

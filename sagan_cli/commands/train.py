@@ -1,0 +1,194 @@
+"""`sagan train`: from flags to a finished run directory."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sagan_cli import console, runs
+from sagan_cli.commands.plan import show_plan
+from sagan_cli.commands.settings import given, with_settings
+from sagan_cli.config.presets import PRESETS
+from sagan_cli.config.resolve import Resolved, flatten, resolve
+from sagan_cli.config.toml import to_toml
+from sagan_cli.errors import UsageError
+from sagan_cli.resume import choose, record_start
+from sagan_cli.runs import Run
+
+if TYPE_CHECKING:
+    from sagan_cli.engine.plan import Opened
+    from sagan_cli.engine.runtime import Runtime
+    from sagan_cli.engine.train import Job, Outcome
+
+PRESET_HELP = "Recipe to start from: " + ", ".join(PRESETS) + "; auto is base on a GPU and laptop without."
+
+
+@with_settings
+def train(
+    *,
+    preset: Annotated[str, typer.Option(help=PRESET_HELP, metavar="NAME", rich_help_panel="Recipe")] = "auto",
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.", metavar="FILE", rich_help_panel="Recipe")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value; repeats.", metavar="KEY=VALUE", rich_help_panel="Recipe")
+    ] = None,
+    kimg: Annotated[
+        float | None, typer.Option(help="Total as thousands of pictures, instead of --steps.", min=0.001, rich_help_panel="Training")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; default runs/NNN-<data>-<arch><size>.", metavar="DIR", rich_help_panel="Run directory")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run, as it was configured.", metavar="RUN", rich_help_panel="Run directory")
+    ] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Begin a new run even where the same command would resume one.", rich_help_panel="Run directory")
+    ] = False,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print parameters, memory and plan; write nothing.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+    **settings: Any,
+) -> None:
+    """Train a self-attention GAN on a folder of pictures.
+
+    The same command again resumes the run. Values come from flags, then SAGAN_* variables, --config, the preset.
+
+    Examples:
+
+      sagan train
+
+      sagan train --data ./celeba --size 64 --steps 20000
+    """
+    console.set_quiet(quiet)
+    if resume is not None and (out is not None or new or config is not None):
+        raise UsageError("--resume names the run and its settings: leave out --out, --new and --config")
+    resolved = _resolve(preset, config, set_ or [], kimg, resume, given(settings))
+    if print_config:
+        console.result(to_toml(resolved).rstrip("\n"))
+        return
+    # From here on PyTorch is needed, and takes a second or two to load.
+    from sagan_cli.engine.plan import open_data
+    from sagan_cli.engine.runtime import open_runtime
+
+    cfg = resolved.config
+    with _stop_signals() as stopping, open_runtime(cfg.train.device, cfg.train.precision, distributed=True) as runtime:
+        console.set_quiet(quiet or not runtime.leads)
+        if cfg.train.batch % runtime.world:
+            raise UsageError(f"--batch {cfg.train.batch}: not a multiple of the {runtime.world} processes")
+        opened = open_data(cfg)
+        if dry_run:
+            show_plan(resolved, opened, runtime, json_)
+            return
+        outcome, run = _run(resolved, opened, runtime, stopping, out=out, resume=resume, new=new)
+        if runtime.leads:
+            _finish(run, outcome, json_)
+    if not outcome.finished:
+        raise typer.Exit(128 + stopping[0])
+
+
+def _run(
+    resolved: Resolved, opened: Opened, runtime: Runtime, stopping: list[int], *, out: Path | None, resume: Path | None, new: bool
+) -> tuple[Outcome, Run]:
+    """Choose the directory, pack the pictures, train; the leading process writes, the others follow."""
+    from sagan_cli.engine.jobs import label, machine_facts, open_job
+    from sagan_cli.engine.train import train
+
+    chosen = choose(resolved, label(resolved.config, opened), out=out, resume=resume, new=new) if runtime.leads else None
+    run = Run(Path(runtime.tell(str(chosen.run.path) if chosen else None)))
+    with run.lock() if runtime.leads else nullcontext():
+        if not runtime.leads:
+            runtime.barrier()  # the first process packs; the others find the pack
+        job = open_job(resolved.config, opened, console.progress, console.note)
+        if runtime.leads:
+            runtime.barrier()
+        if chosen:
+            record_start(chosen, resolved, machine_facts(job, runtime))
+            _introduce(job, run, chosen.record, runtime)
+        display = console.TrainingDisplay()
+        try:
+            outcome = train(job, run, runtime, display, lambda: bool(stopping))
+        except BaseException:
+            if runtime.leads:
+                run.update(status="failed")
+            raise
+        finally:
+            display.close()
+        if runtime.leads:
+            run.update(status="finished" if outcome.finished else "interrupted", step=outcome.step)
+    return outcome, run
+
+
+def _introduce(job: Job, run: Run, before: dict[str, Any] | None, runtime: Runtime) -> None:
+    """What is about to happen, in three lines."""
+    spec, pack, steps = job.spec, job.pack, job.config.train.steps
+    classes = f"{len(pack.class_names)} classes" if pack.class_names else "no classes"
+    console.note(f"data   {job.config.data.source}: {len(pack.images)} pictures, {classes}")
+    attention = ", ".join(map(str, spec.attn_at)) or "none"
+    console.note(
+        f"model  {job.config.model.arch} {spec.height}x{spec.width}x{spec.channels}, width {spec.base_width}, "
+        f"attention at {attention}; {runtime.device}, {runtime.precision}"
+    )
+    done = before.get("step", 0) if before else 0
+    console.note(f"run    {run.path}: " + (f"resumed, {steps} steps in all" if before else f"new, {steps} steps"))
+    if before and before.get("data", {}).get("digest") != pack.digest:
+        console.warn("the pictures have changed since this run began; --new begins another run")
+    if before and done >= steps:
+        console.note(f"this run has its {steps} steps; --steps N goes on, --new begins another run")
+
+
+def _finish(run: Run, outcome: Outcome, json_: bool) -> None:
+    if json_:
+        console.emit_json({
+            "run": str(run.path), "step": outcome.step, "finished": outcome.finished,
+            "checkpoint": str(outcome.checkpoint), "grid": str(outcome.grid),
+        })  # fmt: skip
+    else:
+        console.result(str(run.path))
+    if outcome.finished:
+        console.note(f"next: sagan sample {run.path} -n 64 --out grid.png")
+    else:
+        console.note(f"saved at step {outcome.step}; the same command goes on")
+
+
+def _resolve(
+    preset: str, config: Path | None, sets: list[str], kimg: float | None, resume: Path | None, flags: dict[str, Any]
+) -> Resolved:
+    base = None
+    if resume is not None:
+        base = flatten(runs.open_run(resume).read()["config"])
+    elif preset == "auto":
+        preset = _preset_for(flags.get("train.device") or os.environ.get("SAGAN_DEVICE", "auto"))
+    return resolve(
+        flags=flags, sets=sets, environ=os.environ, file=config, preset=preset, kimg=kimg, base=base
+    )  # fmt: skip
+
+
+def _preset_for(device: str) -> str:
+    """base on an accelerator, laptop on a CPU."""
+    from sagan_cli.engine.runtime import pick_device
+
+    return "laptop" if pick_device(device).type == "cpu" else "base"
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that receives SIGINT or SIGTERM; the loop ends after its step. A second signal ends the process at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        console.note("stopping: finishing this step and saving (again to stop at once)")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

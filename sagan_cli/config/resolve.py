@@ -1,0 +1,205 @@
+"""Where each setting's value comes from: flag or --set > SAGAN_* > --config > --preset > default. One owner of that order."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sagan_cli.config.presets import PRESETS
+from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, Config, Setting, build
+from sagan_cli.errors import UsageError, closest
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and, for each key, the place that its value came from."""
+
+    config: Config
+    sources: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Given:
+    value: Any
+    source: str
+
+
+def resolve(
+    *,
+    flags: Mapping[str, Any],
+    sets: list[str],
+    environ: Mapping[str, str],
+    file: Path | None,
+    preset: str | None,
+    kimg: float | None = None,
+    base: Mapping[str, Any] | None = None,
+) -> Resolved:
+    """Merge the layers, weakest first.
+
+    Args:
+        flags: key -> value for the flags that were given.
+        sets: `key=value` texts of --set.
+        environ: the process environment; only SAGAN_* names of settings are read.
+        file: a TOML file with the tables data, model, train and run.
+        preset: a name of PRESETS, recorded with its own source.
+        kimg: the total as thousands of real pictures that D sees per generator update, instead of steps.
+        base: values of the run that is being resumed; they stand where --preset would.
+
+    Raises:
+        UsageError: naming the flag, key, file or variable, and the nearest valid one.
+    """
+    layers = []
+    if base is not None:
+        layers.append(_checked(base, lambda key: "the resumed run"))
+    elif preset is not None:
+        layers.append(_checked(_preset(preset), lambda key: f"preset {preset}"))
+    if file is not None:
+        layers.append(_checked(_read(file), lambda key: f"{file}", where=str(file)))
+    layers.append(_environment(environ))
+    typed = _checked(flags, lambda key: f"--{SETTINGS[key].flag}")
+    for text in sets:
+        key, value = _parse_set(text)
+        if key in typed and typed[key].value != value:
+            raise UsageError(f"--set {text} contradicts {typed[key].source} {typed[key].value}: give one of them")
+        typed |= _checked({key: value}, lambda key: "--set", where="--set")
+    layers.append(typed)
+
+    merged: dict[str, _Given] = {key: _Given(s.default, "default") for key, s in SETTINGS.items()}
+    for layer in layers:
+        merged |= layer
+    if kimg is not None:
+        if "train.steps" in typed:
+            raise UsageError("--kimg and --steps both name the total: give one of them")
+        steps = max(1, math.ceil(kimg * 1000 / merged["train.batch"].value))
+        merged["train.steps"] = _Given(steps, "--kimg")
+    options = {k.removeprefix(OPTIONS_KEY + "."): g.value for k, g in merged.items() if k.startswith(OPTIONS_KEY + ".")}
+    values = {k: g.value for k, g in merged.items() if k in SETTINGS}
+    return Resolved(build(values, options), {k: g.source for k, g in merged.items()})
+
+
+def same_run(resolved: Resolved, before: Mapping[str, Any]) -> bool:
+    """Whether a run that was begun with the leaves `before` is the run that `resolved` describes."""
+    return not _changes(resolved, before)
+
+
+def frozen_for_resume(resolved: Resolved, before: Mapping[str, Any]) -> None:
+    """Refuse settings that would turn a run into another one half way.
+
+    Raises:
+        UsageError: naming each flag that may not change, with both values.
+    """
+    changes = _changes(resolved, before)
+    if changes:
+        raise UsageError(f"this run was begun with {'; '.join(changes)}: leave that as it was, or choose another --out")
+
+
+def _changes(resolved: Resolved, before: Mapping[str, Any]) -> list[str]:
+    now = {key: resolved.config.get(key) for key, s in SETTINGS.items() if not s.live}
+    now |= {f"{OPTIONS_KEY}.{k}": v for k, v in resolved.config.model.options.items()}
+    frozen = set(now) | {key for key in before if key.startswith(OPTIONS_KEY + ".")}
+    return [
+        f"{_name(key)} {before.get(key)}, not {now.get(key)}" for key in sorted(frozen) if before.get(key) != now.get(key)
+    ]
+
+
+def _name(key: str) -> str:
+    return f"--{SETTINGS[key].flag}" if key in SETTINGS else f"--set {key}"
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables -> `section.key` leaves."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        key = prefix + name
+        flat |= flatten(value, key + ".") if isinstance(value, Mapping) else {key: value}
+    return flat
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        raise UsageError(f"--preset {name}: choose one of {', '.join(PRESETS)}{closest(name, PRESETS)}")
+    return PRESETS[name][1]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return flatten(tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as e:
+        raise UsageError(f"--config {file}: {e.strerror or e}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UsageError(f"--config {file}: not TOML: {e}") from e
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    given = {}
+    for key, s in SETTINGS.items():
+        if s.variable in environ:
+            value = _from_text(s, environ[s.variable], s.variable)
+            given[key] = _Given(_fits(s, value, s.variable), s.variable)
+    return given
+
+
+def _parse_set(text: str) -> tuple[str, Any]:
+    key, equals, raw = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: write section.key=value, as in --set train.batch=16")
+    if key.startswith(OPTIONS_KEY + "."):
+        try:
+            return key, tomllib.loads(f"x = {raw}")["x"]
+        except tomllib.TOMLDecodeError:
+            return key, raw
+    return key, _from_text(_known(key, "--set"), raw, f"--set {key}")
+
+
+def _known(key: str, where: str) -> Setting:
+    if key not in SETTINGS:
+        raise UsageError(f"{where}: unknown key '{key}'{closest(key, SETTINGS)}; sagan train --print-config lists all")
+    return SETTINGS[key]
+
+
+def _checked(values: Mapping[str, Any], source: Any, where: str = "") -> dict[str, _Given]:
+    given = {}
+    for key, value in values.items():
+        if not key.startswith(OPTIONS_KEY + "."):
+            s = _known(key, where or "configuration")
+            value = _fits(s, value, f"{where}: {key}" if where else f"--{s.flag}")
+            given[key] = _Given(value, source(key))
+        else:
+            given[key] = _Given(value, source(key) if key in SETTINGS or where else "--set")
+    return given
+
+
+def _from_text(s: Setting, text: str, where: str) -> Any:
+    if s.kind is bool:
+        words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+        if text.strip().lower() not in words:
+            raise UsageError(f"{where}: '{text}' is not true or false")
+        return words[text.strip().lower()]
+    try:
+        return s.kind(text)
+    except ValueError:
+        kind = {int: "a whole number", float: "a number"}[s.kind]
+        raise UsageError(f"{where}: '{text}' is not {kind}") from None
+
+
+def _fits(s: Setting, value: Any, where: str) -> Any:
+    """The value in the setting's type, or a UsageError."""
+    if s.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if s.kind is str and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # size = 64 reads better in TOML than size = "64"
+    if type(value) is not s.kind:
+        raise UsageError(f"{where}: {value!r} is not of type {s.kind.__name__}")
+    if s.kind is float and not math.isfinite(value):
+        raise UsageError(f"{where}: {value} is not a finite number")
+    if s.choices and value not in s.choices:
+        raise UsageError(f"{where}: '{value}' is not one of {', '.join(s.choices)}{closest(value, s.choices)}")
+    if s.low is not None and value < s.low:
+        raise UsageError(f"{where}: {value} is below {s.low:g}")
+    if s.high is not None and value > s.high:
+        raise UsageError(f"{where}: {value} is above {s.high:g}")
+    return value

@@ -1,0 +1,155 @@
+"""Every setting of a training run: its name, type, default and one line of help, once.
+
+The flags of `sagan train`, the keys of `--config` files and `--set`, and the `SAGAN_*` variables are all made from here:
+field `batch` of section `train` is `--batch`, `train.batch` and `SAGAN_BATCH`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def setting(default: Any, text: str, **more: Any) -> Any:
+    """A field with its help; `low`/`high` bound a number, `choices` lists what a text may be, `flag` renames the flag."""
+    return field(default=default, metadata={"help": text, **more})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pictures, and how they are fitted to the network."""
+
+    source: str = setting(
+        "quadrupeds", "Folder, class folders, .zip, IDX folder, or the name of a data set.", flag="data", metavar="PATH|NAME"
+    )
+    root: str = setting("data", "Where named data sets lie.", flag="data-root", metavar="DIR", live=True)
+    split: str = setting("train", "Which part of a data set that has parts.", choices=("train", "test"))
+    size: str = setting("auto", "Picture size, N or HEIGHTxWIDTH; auto asks the data set, else 64.", metavar="SIZE")
+    channels: str = setting("auto", "1, 3 or 4; auto looks at the pictures.", choices=("auto", "1", "3", "4"))
+    fit: str = setting(
+        "auto", "How a picture of another shape is fitted.", choices=("auto", "crop", "pad", "stretch")
+    )
+    flip: bool = setting(False, "Mirror half of the pictures left to right.")
+    unconditional: bool = setting(False, "Ignore the classes.")
+    max_bad: float = setting(
+        0.01, "Largest share of unreadable pictures that is skipped and not refused.", low=0.0, high=1.0, live=True
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two networks."""
+
+    arch: str = setting("sagan", "Architecture, built in or from a plugin.", metavar="NAME")
+    base_width: int = setting(64, "Channels at full resolution.", flag="width", low=1)
+    latent: int = setting(128, "Length of the latent vector z.", low=1)
+    attn_at: str = setting(
+        "auto", "Feature maps with self-attention, by longer side: 32, 16,32, none; auto is 32 (16 at 32 pixels).",
+        metavar="SIDES",
+    )
+    options: dict[str, Any] = field(default_factory=dict, metadata={"help": "An architecture's own settings."})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The objective and its optimisation."""
+
+    steps: int = setting(100_000, "Generator updates in all; a resumed run stops at the same total.", low=1, live=True)
+    batch: int = setting(64, "Pictures per update, over all processes together.", low=1)
+    d_steps: int = setting(1, "Discriminator updates per generator update.", low=1)
+    d_lr: float = setting(4e-4, "Adam's learning rate of the discriminator.", low=0.0)
+    g_lr: float = setting(1e-4, "Adam's learning rate of the generator.", low=0.0)
+    beta1: float = setting(0.0, "Adam's beta 1.", low=0.0, high=0.9999)
+    beta2: float = setting(0.9, "Adam's beta 2.", low=0.0, high=0.99999)
+    ema: float = setting(0.999, "Decay of the generator's moving average; 0 turns it off.", low=0.0, high=0.99999)
+    seed: int = setting(0, "Seed of weights, latents and the order of the pictures.", low=0)
+    precision: str = setting(
+        "auto", "Type of the multiplications; auto is bf16 where the hardware has it.", choices=("auto", "fp32", "bf16"),
+        live=True,
+    )
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", live=True)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run writes, and how often."""
+
+    log_every: int = setting(50, "Steps between lines of metrics.jsonl.", low=1, live=True)
+    grid_every: int = setting(500, "Steps between sample grids.", low=1, live=True)
+    save_every: int = setting(500, "Steps between checkpoints.", low=1, live=True)
+    keep: int = setting(3, "Checkpoints kept.", low=1, live=True)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run, fully said."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def get(self, key: str) -> Any:
+        """The value of `section.name`."""
+        section, name = key.split(".", 1)
+        return getattr(getattr(self, section), name)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One leaf of the tree, as flags, files and variables see it."""
+
+    key: str
+    kind: type
+    default: Any
+    help: str
+    flag: str
+    live: bool
+    """May change when a run is resumed: it steers the work and does not change what the run is."""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    metavar: str | None = None
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return "SAGAN_" + self.flag.replace("-", "_").upper()
+
+
+_KINDS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+OPTIONS_KEY = "model.options"
+"""The one open table: an architecture's own settings, `model.options.NAME`."""
+
+
+def _settings() -> dict[str, Setting]:
+    found = {}
+    for section in dataclasses.fields(Config):
+        for f in dataclasses.fields(_SECTIONS[section.name]):
+            key = f"{section.name}.{f.name}"
+            if key == OPTIONS_KEY:
+                continue
+            more = {k: v for k, v in f.metadata.items() if k in ("low", "high", "choices", "metavar")}
+            found[key] = Setting(
+                key=key, kind=_KINDS[str(f.type)], default=f.default, help=f.metadata["help"],
+                flag=f.metadata.get("flag", f.name.replace("_", "-")), live=f.metadata.get("live", False), **more,
+            )  # fmt: skip
+    return found
+
+
+_SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "run": RunConfig}
+SETTINGS: dict[str, Setting] = _settings()
+"""Every setting by key, in the order of the classes above."""
+
+
+def build(values: dict[str, Any], options: dict[str, Any]) -> Config:
+    """A Config from leaf values by key; what is not given keeps its default."""
+    sections = {
+        name: kind(
+            **{k.split(".", 1)[1]: v for k, v in values.items() if k.startswith(name + ".")},
+            **({"options": options} if name == "model" else {}),
+        )
+        for name, kind in _SECTIONS.items()
+    }
+    return Config(**sections)

@@ -1,0 +1,64 @@
+"""The batch of every update, as a pure function of (seed, update): there is no loader, so no loader state to save."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sagan_cli.data.pack import Pack
+from sagan_cli.ops.randomness import generator
+
+
+class Batches:
+    """Reads a pack by shuffled passes: each picture once per pass, a new order for each pass, no remainder dropped.
+
+    The whole pack moves to the accelerator when it takes at most half of the free memory there; otherwise, and on CPU,
+    batches are gathered from the memory-mapped file.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        *,
+        batch: int,
+        seed: int,
+        flip: bool,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.count, self.batch, self.seed, self.flip, self.device = len(pack.images), batch, seed, flip, device
+        self.share = slice(rank * batch // world, (rank + 1) * batch // world)
+        self.images, self.labels, self.labelled = pack.images, pack.labels, bool(pack.class_names)
+        self.resident: Tensor | None = None
+        if device.type == "cuda" and pack.images.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+            self.resident = torch.from_numpy(np.ascontiguousarray(pack.images)).to(device)
+        self._pass: tuple[int, np.ndarray] | None = None
+
+    def indices(self, update: int) -> np.ndarray:
+        """Positions in the pack of the global batch of one discriminator update: int64 (batch,)."""
+        places = np.arange(update * self.batch, (update + 1) * self.batch)
+        passes, offsets = places // self.count, places % self.count
+        return np.concatenate([self._order(int(p))[offsets[passes == p]] for p in np.unique(passes)])
+
+    def at(self, update: int) -> tuple[Tensor, Tensor | None]:
+        """This process's slice: pictures (n, C, H, W) float in [-1, 1], channels_last, and labels (n,) or None."""
+        chosen = self.indices(update)[self.share]
+        if self.resident is not None:
+            raw = self.resident[torch.from_numpy(chosen).to(self.device)]
+        else:
+            raw = torch.from_numpy(self.images[chosen]).to(self.device)
+        x = raw.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        if self.flip:
+            mirrored = torch.rand(self.batch, generator=generator(self.seed, "flip", update))[self.share] < 0.5
+            x = torch.where(mirrored.to(self.device)[:, None, None, None], x.flip(3), x)
+        y = torch.from_numpy(self.labels[chosen]).to(self.device) if self.labelled else None
+        return x, y
+
+    def _order(self, number: int) -> np.ndarray:
+        if self._pass is None or self._pass[0] != number:
+            order = torch.randperm(self.count, generator=generator(self.seed, "order", number)).numpy()
+            self._pass = (number, order)
+        return self._pass[1]
+

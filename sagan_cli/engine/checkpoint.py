@@ -1,0 +1,196 @@
+"""Checkpoints: what is saved, how it is proven whole, and how it is read back. Safetensors and JSON, never pickle.
+
+    checkpoints/00000500/
+        model.safetensors    generator.* and ema.*: all that sampling needs
+        state.safetensors    discriminator.*, opt_g.*, opt_d.*: what resuming needs besides
+        checkpoint.json      step, network, data, and the sha256 of the two files
+
+The directory appears by one rename, so it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sagan_cli import __version__
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.engine.step import Players
+from sagan_cli.errors import CheckpointError
+from sagan_cli.files import TEMPORARY, write_directory
+from sagan_cli.model.ema import EMA
+from sagan_cli.runs import CHECKPOINT_FACTS, checkpoint_steps
+
+FORMAT = 1
+MODEL, STATE, FACTS = "model.safetensors", "state.safetensors", CHECKPOINT_FACTS
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What checkpoint.json says."""
+
+    path: Path
+    step: int
+    arch: str
+    arch_package: str
+    spec: ModelSpec
+    class_names: tuple[str, ...]
+    data: dict[str, Any]
+    digests: dict[str, str]
+
+
+def save(folder: Path, step: int, players: Players, ema: EMA, about: dict[str, Any]) -> Path:
+    """Write `folder/<step>/`; `about` holds arch, arch_package, spec, class_names and data.
+
+    A step that is there already is kept: training is deterministic, so it holds the same numbers.
+    """
+    path = folder / f"{step:08d}"
+    if path.exists():
+        return path
+
+    def fill(work: Path) -> None:
+        model = _prefixed("generator", players.generator.state_dict()) | _prefixed("ema", ema.module.state_dict())
+        state = _prefixed("discriminator", players.discriminator.state_dict())
+        state |= _optimiser_tensors("opt_g", players.opt_g, players.generator)
+        state |= _optimiser_tensors("opt_d", players.opt_d, players.discriminator)
+        for name, tensors in ((MODEL, model), (STATE, state)):
+            save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, work / name)
+        facts = {
+            "format": FORMAT,
+            "sagan": __version__,
+            "step": step,
+            **about,
+            "spec": {**asdict(about["spec"]), "options": dict(about["spec"].options)},
+            "sha256": {name: _sha256(work / name) for name in (MODEL, STATE)},
+        }
+        (work / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    write_directory(path, fill)
+    return path
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints, and what crashed writers left."""
+    for stale in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    for path in checkpoint_steps(folder)[:-keep]:
+        # Out of sight first: a deletion that is interrupted must not leave a half checkpoint under a good name.
+        gone = path.rename(path.with_name(f"{TEMPORARY}{path.name}"))
+        shutil.rmtree(gone)
+
+
+def read_facts(path: Path) -> Facts:
+    """checkpoint.json of one checkpoint directory.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another format.
+    """
+    file = path / FACTS
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise CheckpointError(f"{path}: not a checkpoint (no readable {FACTS})") from e
+    except ValueError as e:
+        raise CheckpointError(f"{file}: damaged: {e}") from e
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        found = facts.get("format") if isinstance(facts, dict) else None
+        raise CheckpointError(f"{file}: checkpoint format {found!r}; this version of sagan reads format {FORMAT}")
+    try:
+        spec = {**facts["spec"], "attn_at": tuple(facts["spec"]["attn_at"])}
+        return Facts(
+            path, int(facts["step"]), facts["arch"], facts["arch_package"], ModelSpec(**spec),
+            tuple(facts["class_names"]), facts["data"], facts["sha256"],
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{file}: damaged: {type(e).__name__}: {e}") from e
+
+
+def load_tensors(facts: Facts, file: str, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of one file under the given prefixes, its digest checked first.
+
+    Raises:
+        CheckpointError: the file is missing, or is not the one that was written.
+    """
+    path = facts.path / file
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing from its checkpoint")
+    if _sha256(path) != facts.digests.get(file):
+        raise CheckpointError(
+            f"{path}: damaged or replaced (its sha256 is not the one in {FACTS}); delete {facts.path} to use an older one"
+        )
+    try:
+        with safe_open(path, framework="pt") as f:
+            return {k: f.get_tensor(k) for k in f.keys() if k.split(".", 1)[0] in prefixes}  # noqa: SIM118
+    except SafetensorError as e:
+        raise CheckpointError(f"{path}: not a safetensors file: {e}") from e
+
+
+def load_module(module: nn.Module, tensors: dict[str, Tensor], prefix: str, path: Path) -> None:
+    """Copy `prefix.*` into a module; every name and shape must fit.
+
+    Raises:
+        CheckpointError: naming the first tensor that does not.
+    """
+    state = {k.removeprefix(prefix + "."): t for k, t in tensors.items() if k.startswith(prefix + ".")}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as e:
+        raise CheckpointError(f"{path}: does not fit this architecture: {str(e).splitlines()[-1].strip()}") from e
+
+
+def restore(facts: Facts, players: Players, ema: EMA) -> int:
+    """Put everything back as it was after step `facts.step`, which is returned."""
+    tensors = load_tensors(facts, MODEL, ("generator", "ema"))
+    load_module(players.generator, tensors, "generator", facts.path)
+    load_module(ema.module, tensors, "ema", facts.path)
+    tensors = load_tensors(facts, STATE, ("discriminator", "opt_g", "opt_d"))
+    load_module(players.discriminator, tensors, "discriminator", facts.path)
+    _load_optimiser("opt_g", players.opt_g, players.generator, tensors, facts.path)
+    _load_optimiser("opt_d", players.opt_d, players.discriminator, tensors, facts.path)
+    return facts.step
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{k}": t for k, t in tensors.items()}
+
+
+def _optimiser_tensors(prefix: str, optimiser: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
+    """The optimiser's per-parameter state under the parameters' names, as in `opt_g.linear.weight/exp_avg`."""
+    return {
+        f"{prefix}.{name}/{slot}": value if isinstance(value, Tensor) else torch.tensor(float(value))
+        for name, parameter in network.named_parameters()
+        for slot, value in optimiser.state.get(parameter, {}).items()
+    }
+
+
+def _load_optimiser(
+    prefix: str, optimiser: torch.optim.Optimizer, network: nn.Module, tensors: dict[str, Tensor], path: Path
+) -> None:
+    slots: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith(prefix + "."):
+            name, _, slot = key.removeprefix(prefix + ".").partition("/")
+            slots.setdefault(name, {})[slot] = tensor
+    for name, parameter in network.named_parameters():
+        state = {}
+        for slot, tensor in slots.get(name, {}).items():
+            if tensor.dim() and tensor.shape != parameter.shape:
+                raise CheckpointError(f"{path}: {prefix}.{name}/{slot} is {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
+            # empty_like keeps the parameter's memory layout, which the fused optimiser wants; the step count is a scalar.
+            state[slot] = torch.empty_like(parameter).copy_(tensor) if tensor.dim() else tensor.to(parameter.device)
+        if state:
+            optimiser.state[parameter] = state
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

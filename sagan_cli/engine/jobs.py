@@ -1,0 +1,80 @@
+"""From opened data to a job for the loop: packed pictures, the network's shape, and the facts for the record."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sagan_cli import registry
+from sagan_cli.config.schema import Config
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.data.pack import cache_dir, detect_channels, open_pack, require_batch
+from sagan_cli.data.transform import Transform
+from sagan_cli.engine.plan import Opened, model_spec
+from sagan_cli.engine.runtime import Runtime
+from sagan_cli.engine.train import Job
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+def label(config: Config, opened: Opened) -> str:
+    """`<data>-<arch><size>`, the readable part of a run directory's name."""
+    form = opened.form
+    size = str(form.height) if form.height == form.width else f"{form.height}x{form.width}"
+    name = Path(config.data.source).resolve().stem if os.path.exists(config.data.source) else config.data.source
+    return f"{name}-{config.model.arch}{size}"
+
+
+def preview_spec(config: Config, opened: Opened) -> ModelSpec:
+    """The network's shape before any picture is packed."""
+    channels = _channels(config) or detect_channels(opened.dataset)
+    return model_spec(config, opened.form, channels, len(opened.dataset.class_names))
+
+
+def open_job(config: Config, opened: Opened, progress: Progress, notify: Callable[[str], None]) -> Job:
+    """Pack the pictures (or find them packed) and fix the network's shape.
+
+    Raises:
+        DataError: too many bad pictures, or fewer than a batch.
+        UsageError: an unknown architecture.
+    """
+    arch = next((e for e in registry.entries("architectures") if e.name == config.model.arch), None)
+    if arch is None:
+        registry.load("architectures", config.model.arch)  # says which ones there are
+    transform = Transform(opened.form.height, opened.form.width, _channels(config), config.data.fit)
+    pack = open_pack(
+        opened.dataset, transform, cache_dir=cache_dir(), max_bad=config.data.max_bad, workers=os.cpu_count() or 1,
+        progress=progress, notify=notify,
+    )  # fmt: skip
+    require_batch(pack, config.train.batch)
+    spec = model_spec(config, opened.form, int(pack.images.shape[-1]), len(pack.class_names))
+    return Job(config, spec, f"{arch.package} {arch.version}" if arch else "", pack)
+
+
+def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
+    """What run.json says besides the settings."""
+    return {
+        "model": {"arch": job.config.model.arch, "package": job.arch_package, **asdict(job.spec)},
+        "data": {
+            "source": str(Path(job.config.data.source).resolve()) if os.path.exists(job.config.data.source) else job.config.data.source,
+            "digest": job.pack.digest,
+            "count": len(job.pack.images),
+            "skipped": len(job.pack.skipped),
+            "class_names": list(job.pack.class_names),
+        },
+        "machine": {"device": str(runtime.device), "precision": runtime.precision, "processes": runtime.world},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "numpy", "pillow", "safetensors")},
+        },
+    }  # fmt: skip
+
+
+def _channels(config: Config) -> int | None:
+    return None if config.data.channels == "auto" else int(config.data.channels)

@@ -1,0 +1,176 @@
+"""The machine: which device, which precision, how many processes, and the allocator. One owner for each of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from sagan_cli.errors import SaganError, UsageError
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how this process computes."""
+
+    device: torch.device
+    precision: str
+    """`fp32` or `bf16`: the type of convolutions and products; weights, norms, losses and optimiser stay fp32."""
+    rank: int = 0
+    world: int = 1
+
+    def autocast(self) -> Any:
+        """Context for the forward passes."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and reports."""
+        return self.rank == 0
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """Mean of each gradient over the processes, as one flat message; nothing to do alone.
+
+        By hand, not DistributedDataParallel: two networks that take turns being frozen need neither its hooks on
+        forward nor its buffer broadcasts (which break a network that runs twice before its backward pass).
+        """
+        if self.world == 1:
+            return
+        grads = [p.grad for p in module.parameters() if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(part.view(grad.shape))
+
+    def any_of(self, flag: bool) -> bool:
+        """Whether any process says yes: all must leave the loop at the same step."""
+        if self.world == 1:
+            return flag
+        votes = torch.tensor([float(flag)], device=self.device)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        return bool(votes.item())
+
+    def tell(self, text: str | None) -> str:
+        """What the leading process says, on every process; the others pass None."""
+        if self.world == 1:
+            assert text is not None
+            return text
+        data = list((text or "").encode())
+        length = torch.tensor([len(data)], device=self.device)
+        dist.broadcast(length, src=0)
+        body = torch.tensor(data if self.leads else [0] * int(length.item()), dtype=torch.uint8, device=self.device)
+        dist.broadcast(body, src=0)
+        return bytes(body.tolist()).decode()
+
+    def barrier(self) -> None:
+        """Wait for the other processes."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def open_runtime(device: str, precision: str, *, distributed: bool = False) -> Iterator[Runtime]:
+    """Set the machine up for one command.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32 or bf16; auto is bf16 where the hardware multiplies it natively.
+        distributed: join the process group when torchrun started this process.
+
+    Raises:
+        UsageError: a device or precision that this machine does not have.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1")) if distributed else 1
+    rank, local = (int(os.environ.get(k, "0")) if distributed else 0 for k in ("RANK", "LOCAL_RANK"))
+    chosen = pick_device(device, local if world > 1 else None)
+    if chosen.type == "cpu":
+        _keep_memory()
+    runtime = Runtime(chosen, pick_precision(precision, chosen), rank, world)
+    if world > 1:
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        try:
+            # Long enough for the first process to pack a large data set while the others wait.
+            dist.init_process_group(backend, timeout=timedelta(hours=6))
+        except (ValueError, RuntimeError) as e:
+            raise SaganError(f"cannot join the process group that torchrun announced: {e}") from e
+    try:
+        yield runtime
+    finally:
+        if world > 1:
+            dist.destroy_process_group()
+
+
+def pick_device(name: str, local_rank: int | None = None) -> torch.device:
+    """auto -> the first of cuda, mps, cpu that works; under torchrun each process takes the GPU of its local rank."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise UsageError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: this machine has no Metal device; try --device auto")
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if not torch.cuda.is_available() or (index and int(index) >= count):
+            raise UsageError(f"--device {name}: this machine has {count} CUDA device(s); try --device auto")
+        if local_rank is not None:
+            return torch.device("cuda", local_rank)
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """auto -> bf16 where the device multiplies it natively, fp32 elsewhere."""
+    if name not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"--precision {name}: choose auto, fp32 or bf16")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if device.type == "cpu":
+        return "bf16" if _cpu_multiplies_bf16() else "fp32"
+    return "fp32"
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Largest memory so far: of the CUDA allocator, or of the whole process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _cpu_multiplies_bf16() -> bool:
+    # Emulated bf16 is slower than fp32, so the instruction itself decides; elsewhere than on Linux x86, fp32 is safe.
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+            flags = next((line for line in lines if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _keep_memory() -> None:
+    """Tell glibc to keep freed memory: by default every large tensor costs fresh page faults, up to 45 % of a step."""
+    if not sys.platform.startswith("linux") or os.environ.get("SAGAN_MALLOC") == "default":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # musl has no mallopt
+        return
+    m_mmap_max, m_trim_threshold, m_top_pad = -4, -1, -2
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, -1)
+    mallopt(m_top_pad, 64 << 20)

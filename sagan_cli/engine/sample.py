@@ -1,0 +1,117 @@
+"""Pictures from latents: picture i is a function of its seed (and class), whatever is drawn beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.engine import checkpoint, networks
+from sagan_cli.engine.runtime import Runtime
+from sagan_cli.errors import CheckpointError
+from sagan_cli.ops.randomness import generator, latents_and_labels
+
+DEFAULT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture: its seed, and its class (None lets the seed choose)."""
+
+    seed: int
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A generator ready to draw, and what is known of it."""
+
+    generator: nn.Module
+    spec: ModelSpec
+    class_names: tuple[str, ...]
+    facts: checkpoint.Facts
+    weights: str
+    """`ema` or `raw`."""
+
+
+def load(path: Path, runtime: Runtime, *, raw: bool = False) -> Sampler:
+    """The generator of a checkpoint directory: the moving average, or with `raw` the weights that were trained.
+
+    Raises:
+        CheckpointError: damaged, of another format, or of an architecture that does not fit.
+        UsageError, PluginError: its architecture is not installed.
+    """
+    facts = checkpoint.read_facts(path)
+    prefix = "generator" if raw else "ema"
+    tensors = checkpoint.load_tensors(facts, checkpoint.MODEL, (prefix,))
+    if not registry_has(facts.arch):
+        raise CheckpointError(f"{path}: needs architecture '{facts.arch}' of package {facts.arch_package}; install it")
+    with torch.random.fork_rng(devices=[]):
+        g, _ = networks.build(facts.arch, facts.spec)
+    checkpoint.load_module(g, tensors, prefix, facts.path)
+    return Sampler(
+        ready(g, runtime.device), facts.spec, facts.class_names, facts, "raw" if raw else "ema"
+    )
+
+
+def ready(network: nn.Module, device: torch.device) -> nn.Module:
+    """A generator in evaluation mode, on the device and laid out for it."""
+    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def registry_has(arch: str) -> bool:
+    """Whether an architecture of this name is installed."""
+    from sagan_cli import registry
+
+    return arch in registry.names("architectures")
+
+
+def latents(requests: Sequence[Request], spec: ModelSpec, truncation: float | None) -> tuple[Tensor, Tensor | None]:
+    """z (n, latent) and y (n,) or None, each row from its own seed.
+
+    Truncation t squeezes the normal onto [-t, t] by its distribution function: exactly the truncated normal of
+    BigGAN's trick, but without rejection, so that a picture changes smoothly as t does.
+    """
+    drawn = [latents_and_labels(generator(r.seed, "sample"), 1, spec.latent, spec.num_classes) for r in requests]
+    z = torch.cat([z for z, _ in drawn])
+    if truncation is not None:
+        low, high = torch.special.ndtr(torch.tensor([-truncation, truncation], dtype=torch.float64))
+        z = torch.special.ndtri(low + torch.special.ndtr(z.double()) * (high - low)).float()
+    if not spec.num_classes:
+        return z, None
+    own = [int(y) for _, y in drawn if y is not None]
+    return z, torch.tensor([o if r.label is None else r.label for r, o in zip(requests, own, strict=True)])
+
+
+def pictures(
+    network: nn.Module,
+    spec: ModelSpec,
+    requests: Sequence[Request],
+    runtime: Runtime,
+    *,
+    truncation: float | None = None,
+    batch: int = DEFAULT_BATCH,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draw the requests in order, a batch at a time.
+
+    Yields:
+        uint8 (n, H, W, C) and labels int64 (n,), -1 where the model has no classes.
+    """
+    for start in range(0, len(requests), batch):
+        part = requests[start : start + batch]
+        z, y = latents(part, spec, truncation)
+        with torch.inference_mode(), runtime.autocast():
+            x = network(z.to(runtime.device), None if y is None else y.to(runtime.device))
+        labels = np.full(len(part), -1) if y is None else y.numpy()
+        yield to_uint8(x), labels
+
+
+def to_uint8(x: Tensor) -> np.ndarray:
+    """(N, C, H, W) in [-1, 1] -> uint8 (N, H, W, C), rounded to nearest."""
+    levels = x.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,179 @@
+"""The training loop, top to bottom. Progress is counted in generator updates; every number is a function of (seed, step)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from sagan_cli.config.schema import Config
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.data.batches import Batches
+from sagan_cli.data.pack import Pack
+from sagan_cli.engine import checkpoint, networks
+from sagan_cli.engine.pictures import encode, grid
+from sagan_cli.engine.runtime import Runtime, peak_memory_mib
+from sagan_cli.engine.sample import Request, pictures
+from sagan_cli.engine.step import discriminator_step, generator_step
+from sagan_cli.errors import SaganError
+from sagan_cli.files import write_atomic
+from sagan_cli.ops.randomness import generator, latents_and_labels
+from sagan_cli.runs import Run
+
+
+class Report(Protocol):
+    """Where the loop's news goes; the engine itself never prints."""
+
+    def update(
+        self, step: int, total: int, images_per_second: float, eta_seconds: float, values: dict[str, float]
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a run is made of."""
+
+    config: Config
+    spec: ModelSpec
+    arch_package: str
+    pack: Pack
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended."""
+
+    step: int
+    finished: bool
+    checkpoint: Path
+    grid: Path
+
+
+def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Callable[[], bool]) -> Outcome:
+    """Train from the run's newest checkpoint, or from the start, up to config.train.steps.
+
+    Args:
+        should_stop: asked once a step; a yes on any process ends all of them after that step, saved.
+
+    Raises:
+        SaganError: a loss that is no longer a number; the last good checkpoint stays.
+        CheckpointError: a checkpoint that is damaged or does not fit.
+    """
+    cfg, spec = job.config.train, job.spec
+    share = cfg.batch // runtime.world
+
+    # Networks, optimisers and moving average, from the seed.
+    players, ema = networks.create(job.config.model.arch, spec, cfg, runtime.device)
+
+    # State: the newest checkpoint, or the start.
+    step = 0
+    kept = run.checkpoint_steps()
+    if kept:
+        step = checkpoint.restore(checkpoint.read_facts(kept[-1]), players, ema)
+    if runtime.leads:
+        run.rewind_metrics(step)
+
+    # Data and latents: functions of the update's number.
+    batches = Batches(
+        job.pack, batch=cfg.batch, seed=cfg.seed, flip=job.config.data.flip, device=runtime.device,
+        rank=runtime.rank, world=runtime.world,
+    )  # fmt: skip
+
+    def noise(purpose: str, update: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        z, y = latents_and_labels(generator(cfg.seed, purpose, update), cfg.batch, spec.latent, spec.num_classes)
+        mine = slice(runtime.rank * share, (runtime.rank + 1) * share)
+        return z[mine].to(runtime.device), None if y is None else y[mine].to(runtime.device)
+
+    # Loop. Upkeep stands before the step, so that periodic, interrupted and final saves take one path.
+    start, begun, logged = step, time.monotonic(), (step, time.monotonic())
+    latest: dict[str, float] = {}
+    d_loss = d_real = d_fake = g_loss = torch.zeros(())
+    while True:
+        stopping = runtime.any_of(should_stop())
+        done = step >= cfg.steps or stopping
+        due = done or (step > start and step % job.config.run.save_every == 0)
+
+        # Status.
+        if step > start and (due or step % job.config.run.log_every == 0):
+            losses = {"d_loss": d_loss.item(), "g_loss": g_loss.item(), "d_real": d_real.item(), "d_fake": d_fake.item()}
+            if not all(math.isfinite(v) for v in losses.values()):
+                raise SaganError(f"{_diverged(losses, step)}; the last checkpoint is {_last(run)}: lower --d-lr and --g-lr")
+            if step > logged[0]:
+                now = time.monotonic()
+                speed = (step - logged[0]) * cfg.batch / (now - logged[1])
+                logged = (step, now)
+            latest = {**losses, **networks.attention_gammas(players)}
+            if runtime.leads and step % job.config.run.log_every == 0:
+                memory = peak_memory_mib(runtime.device)
+                run.append_metrics({"step": step, "kimg": step * cfg.batch / 1000, **latest, "images_per_second": speed,
+                                    "memory_mib": memory, "time": datetime.now(UTC).isoformat(timespec="seconds")})  # fmt: skip
+
+        # Sample grid of the fixed latents.
+        if runtime.leads and (done or step % job.config.run.grid_every == 0):
+            write_atomic(_grid_path(run, step), draw_grid(ema.module, spec, runtime))
+
+        # Checkpoint.
+        if runtime.leads and due:
+            checkpoint.save(run.checkpoints, step, players, ema, _about(job))
+            checkpoint.prune(run.checkpoints, job.config.run.keep)
+        if done:
+            break
+
+        # Discriminator.
+        for i in range(cfg.d_steps):
+            update = step * cfg.d_steps + i
+            d_loss, d_real, d_fake = discriminator_step(players, runtime, batches.at(update), noise("d", update))
+
+        # Generator.
+        g_loss = generator_step(players, runtime, noise("g", step))
+
+        # Moving average and counters.
+        ema.update(players.generator, step)
+        step += 1
+        rate = (step - start) * cfg.batch / (time.monotonic() - begun)
+        report.update(step, cfg.steps, rate, (cfg.steps - step) * cfg.batch / rate, latest)
+
+    runtime.barrier()
+    return Outcome(step, step >= cfg.steps, run.checkpoints / f"{step:08d}", _grid_path(run, step))
+
+
+def draw_grid(network: torch.nn.Module, spec: ModelSpec, runtime: Runtime) -> bytes:
+    """A PNG of seeds 0, 1, ...: 8x8, or for a conditional model a row of 8 for each of its first 16 classes."""
+    if spec.num_classes:
+        requests = [Request(seed, label) for label in range(min(spec.num_classes, 16)) for seed in range(8)]
+    else:
+        requests = [Request(seed) for seed in range(64)]
+    drawn = np.concatenate([p for p, _ in pictures(network, spec, requests, runtime)])
+    return encode(grid(drawn, columns=8), "png")
+
+
+def _about(job: Job) -> dict[str, Any]:
+    pack = job.pack
+    return {
+        "arch": job.config.model.arch,
+        "arch_package": job.arch_package,
+        "spec": job.spec,
+        "class_names": list(pack.class_names),
+        "data": {"source": job.config.data.source, "digest": pack.digest, "count": len(pack.images)},
+    }
+
+
+def _grid_path(run: Run, step: int) -> Path:
+    return run.samples / f"step-{step:08d}.png"
+
+
+def _last(run: Run) -> Path | str:
+    kept = run.checkpoint_steps()
+    return kept[-1] if kept else "none"
+
+
+def _diverged(losses: dict[str, float], step: int) -> str:
+    bad = ", ".join(f"{k} is {v}" for k, v in losses.items() if not math.isfinite(v))
+    return f"training diverged at step {step}: {bad}"

@@ -1,0 +1,103 @@
+"""Writing files so that a crash leaves the old one or the new one, never half of either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from sagan_cli.errors import SaganError
+
+TEMPORARY = ".tmp-"
+"""Prefix of work in progress; whatever carries it may be deleted when nobody writes it."""
+
+
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace `path` by `data`: temporary file beside it, fsync, rename.
+
+    `durable=False` leaves out the fsync, for many small files that can be made again.
+
+    Raises:
+        SaganError: the directory cannot be written, or the disk is full.
+    """
+    write_stream(path, lambda f: f.write(data), durable=durable)
+
+
+def write_stream(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
+    """Replace `path` by what `fill` writes, in the same way; nothing is left behind when `fill` raises."""
+    with _said(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        try:
+            with os.fdopen(handle, "w+b") as f:
+                fill(f)
+                f.flush()
+                if durable:
+                    os.fsync(f.fileno())
+            Path(name).chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        if durable:
+            sync_directory(path.parent)
+
+
+def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make the new directory `path` appear whole: `fill` writes into a temporary one, which is then renamed.
+
+    Raises:
+        SaganError: it cannot be written.
+        FileExistsError: `path` exists and is not empty.
+    """
+    with _said(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+        try:
+            work.chmod(0o777 & ~_umask())
+            fill(work)
+            for item in work.iterdir():
+                with item.open("rb") as f:
+                    os.fsync(f.fileno())
+            sync_directory(work)
+            try:
+                work.rename(path)
+            except OSError as e:
+                if path.exists():
+                    raise FileExistsError(str(path)) from e
+                raise
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames within a directory survive a power cut; a no-op where directories cannot be opened (Windows)."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _said(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as e:
+        raise SaganError(f"{path}: cannot be written: {e.strerror or e}") from e
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

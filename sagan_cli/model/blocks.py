@@ -1,0 +1,50 @@
+"""Residual blocks of the authors' release; resampling is folded into the convolutions next to it."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sagan_cli.model.layers import ConditionalBatchNorm2d, SNConv2d
+
+
+class UpBlock(nn.Module):
+    """G: cBN, ReLU, double, conv, cBN, ReLU, conv; the shortcut doubles and always has a learned 1x1."""
+
+    def __init__(self, in_channels: int, out_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm0 = ConditionalBatchNorm2d(in_channels, num_classes)
+        self.conv0 = SNConv2d(in_channels, out_channels, 3)
+        self.norm1 = ConditionalBatchNorm2d(out_channels, num_classes)
+        self.conv1 = SNConv2d(out_channels, out_channels, 3)
+        self.shortcut = SNConv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """(B, I, H, W) -> (B, O, 2H, 2W)."""
+        h = self.conv0.up(F.relu(self.norm0(x, y)))
+        h = self.conv1(F.relu(self.norm1(h, y)))
+        # A 1x1 convolution commutes with nearest doubling: run it on the small map, a quarter of the work.
+        return h + F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
+
+
+class DownBlock(nn.Module):
+    """D: ReLU, conv, ReLU, conv, pool; the shortcut is a 1x1 with the pool, or the identity where nothing changes.
+
+    `first` leaves out the leading ReLU, which would cut off half of every pixel.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, down: bool = True, first: bool = False) -> None:
+        super().__init__()
+        self.down, self.first = down, first
+        self.conv0 = SNConv2d(in_channels, out_channels, 3)
+        self.conv1 = SNConv2d(out_channels, out_channels, 3)
+        same = in_channels == out_channels and not down
+        self.shortcut = None if same else SNConv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I, H, W) -> (B, O, H/2, W/2), or (B, O, H, W) without `down`."""
+        h = F.relu(self.conv0(x if self.first else F.relu(x)))
+        h = self.conv1.down(h) if self.down else self.conv1(h)
+        # Pooling commutes with a 1x1 convolution; pooling first is a quarter of the work.
+        skip = F.avg_pool2d(x, 2) if self.down else x
+        return h + (skip if self.shortcut is None else self.shortcut(skip))

@@ -1,0 +1,112 @@
+"""SAGAN as its authors released it, for any size: the generator, the discriminator, and `build` for the registry.
+
+The 128-pixel network is theirs layer by layer. Other sizes follow its channel rule: a map with 1/2^k of the picture's
+side has base_width * min(16, 2^k) channels, so that SAGAN-128 goes 16, 16, 8, 4, 2, 1 from the 4x4 start grid up.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.errors import UsageError
+from sagan_cli.geometry import check_attention, geometry
+from sagan_cli.model.attention import SelfAttention
+from sagan_cli.model.blocks import DownBlock, UpBlock
+from sagan_cli.model.layers import ConditionalBatchNorm2d, SNConv2d, SNEmbedding, SNLinear
+
+MAX_MULTIPLIER = 16
+
+
+def channels_at(spec: ModelSpec, halvings: int) -> int:
+    """Channels of the map that is `halvings` times smaller than the picture by 2."""
+    return spec.base_width * min(MAX_MULTIPLIER, 1 << halvings)
+
+
+class Generator(nn.Module):
+    """z (B, latent) ~ N(0, 1) and y (B,) class indices or None -> pictures (B, C, H, W) in [-1, 1]."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        grid = geometry(spec.height, spec.width)
+        self.start = (grid.start_height, grid.start_width)
+        widths = [channels_at(spec, grid.stages - i) for i in range(grid.stages + 1)]
+        self.linear = SNLinear(spec.latent, widths[0] * grid.start_height * grid.start_width)
+        self.blocks = nn.ModuleList(UpBlock(i, o, spec.num_classes) for i, o in zip(widths, widths[1:], strict=False))
+        self.attention = _attention(spec, {side: widths[k] for side, k in grid.attention_sites().items()})
+        # Which block's output each attention layer stands on, by the number of blocks run so far.
+        self.attend_after = {k: str(side) for side, k in grid.attention_sites().items() if side in spec.attn_at}
+        self.norm = ConditionalBatchNorm2d(widths[-1])  # the last norm is not conditional
+        self.to_image = SNConv2d(widths[-1], spec.channels, 3)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        h = self.linear(z).unflatten(1, (*self.start, -1)).permute(0, 3, 1, 2)
+        for done, block in enumerate(self.blocks, start=1):
+            h = block(h, y)
+            if done in self.attend_after:
+                h = self.attention[self.attend_after[done]](h)
+        return torch.tanh(_wide(self.to_image(F.relu(self.norm(h, None)))))
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        return dict(self.attention.items())
+
+
+class Discriminator(nn.Module):
+    """Pictures (B, C, H, W) in [-1, 1] and y (B,) or None -> logits (B,): psi(h) + <embed(y), h> (Miyato and Koyama 2018)."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        grid = geometry(spec.height, spec.width)
+        widths = [spec.channels] + [channels_at(spec, i) for i in range(grid.stages)]
+        downs = [
+            DownBlock(i, o, first=(n == 0)) for n, (i, o) in enumerate(zip(widths, widths[1:], strict=False))
+        ]
+        top = channels_at(spec, grid.stages)
+        self.blocks = nn.ModuleList([*downs, DownBlock(widths[-1], top, down=False)])
+        # D meets the large maps first.
+        sites = {side: grid.stages - k for side, k in reversed(grid.attention_sites().items())}
+        self.attention = _attention(spec, {side: widths[n] for side, n in sites.items()})
+        self.attend_after = {n: str(side) for side, n in sites.items() if side in spec.attn_at}
+        self.linear = SNLinear(top, 1)
+        self.embed = SNEmbedding(spec.num_classes, top) if spec.num_classes else None
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        h = x
+        for done, block in enumerate(self.blocks, start=1):
+            h = block(h)
+            if done in self.attend_after:
+                h = self.attention[self.attend_after[done]](h)
+        h = _wide(F.relu(h)).sum(dim=(2, 3))  # the sum, not the mean, of the authors' release
+        logits = self.linear(h).squeeze(1)
+        if self.embed is not None:
+            assert y is not None, "a class-conditional network needs labels"
+            logits = logits + (self.embed(y) * h).sum(1)
+        return _wide(logits)
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        return dict(self.attention.items())
+
+
+def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
+    """The `sagan` architecture of the registry.
+
+    Raises:
+        UsageError: a picture size or an attention map that cannot be, or an option, of which there are none.
+    """
+    if spec.options:
+        raise UsageError(f"--set model.options.{next(iter(spec.options))}: architecture 'sagan' has no such option")
+    check_attention(spec.height, spec.width, spec.attn_at)
+    return Generator(spec), Discriminator(spec)
+
+
+def _attention(spec: ModelSpec, widths: dict[int, int]) -> nn.ModuleDict:
+    return nn.ModuleDict({str(side): SelfAttention(width) for side, width in widths.items() if side in spec.attn_at})
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least fp32: sums over many terms and the final squashing are not left to bf16's eight bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,67 @@
+"""Which run directory a training command means: a new one, or the one that the same command began before."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sagan_cli import __version__, runs
+from sagan_cli.config.resolve import Resolved, flatten, frozen_for_resume, same_run
+from sagan_cli.config.toml import to_toml
+from sagan_cli.errors import UsageError
+from sagan_cli.files import write_atomic
+from sagan_cli.runs import Run
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A run directory, and what its run.json said before this command; None for a new one."""
+
+    run: Run
+    record: dict[str, Any] | None
+
+
+def choose(resolved: Resolved, label: str, *, out: Path | None, resume: Path | None, new: bool) -> Chosen:
+    """Find or create the directory.
+
+    `resume` names a run; `out` names one that may or may not exist; with neither, the newest run under runs/ that was
+    begun with the same settings goes on, and where there is none (or with `new`) a numbered one is created.
+
+    Raises:
+        UsageError: the directory holds something else, or a run with other settings.
+    """
+    if resume is not None:
+        return _again(resolved, runs.open_run(resume))
+    if out is not None:
+        if (out / "run.json").exists() and not new:
+            return _again(resolved, runs.open_run(out))
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"--out {out}: exists already; choose another directory, or leave out --new to resume a run")
+        out.mkdir(parents=True, exist_ok=True)
+        return Chosen(Run(out), None)
+    if not new:
+        for run in reversed(runs.all_runs()):
+            record = run.read()
+            if same_run(resolved, flatten(record["config"])):
+                return Chosen(run, record)
+    return Chosen(runs.create(runs.RUNS, label), None)
+
+
+def _again(resolved: Resolved, run: Run) -> Chosen:
+    record = run.read()
+    frozen_for_resume(resolved, flatten(record["config"]))
+    return Chosen(run, record)
+
+
+def record_start(chosen: Chosen, resolved: Resolved, facts: dict[str, Any]) -> None:
+    """Write run.json and config.toml; `facts` are model, data, machine and versions as this command found them."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    before = chosen.record or {"created": now}
+    chosen.run.write({
+        **before, "status": "training", "sagan": __version__, "command": sys.argv, "updated": now,
+        "config": asdict(resolved.config), "sources": resolved.sources, **facts,
+    })  # fmt: skip
+    write_atomic(chosen.run.path / "config.toml", to_toml(resolved).encode())

@@ -1,0 +1,183 @@
+"""The run directory: where a training run lives on disk, what it says of itself, and how to find it again.
+
+    runs/001-quadrupeds-sagan32/
+        run.json         what the run is: configuration with sources, data, network, versions, status
+        config.toml      the same configuration for people and for --config
+        metrics.jsonl    one line of numbers every log_every steps
+        samples/         grids of fixed latents
+        checkpoints/     one directory per kept step
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sagan_cli.errors import SaganError, UsageError
+from sagan_cli.files import write_atomic
+
+FORMAT = 1
+CHECKPOINT_FACTS = "checkpoint.json"
+"""The file by which a directory is known as a checkpoint."""
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory; the only writer of run.json, config.toml and metrics.jsonl."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """One directory per kept step."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Grids of the fixed latents."""
+        return self.path / "samples"
+
+    def checkpoint_steps(self) -> list[Path]:
+        """Checkpoint directories, oldest first."""
+        return checkpoint_steps(self.checkpoints)
+
+    def read(self) -> dict[str, Any]:
+        """run.json.
+
+        Raises:
+            SaganError: it is missing, damaged, or of a format this version does not know.
+        """
+        file = self.path / "run.json"
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as e:
+            raise SaganError(f"{self.path}: not a run directory (no readable run.json)") from e
+        except ValueError as e:
+            raise SaganError(f"{file}: damaged: {e}") from e
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            version = record.get("format") if isinstance(record, dict) else None
+            raise SaganError(f"{file}: run format {version!r}; this version of sagan reads format {FORMAT}")
+        return record
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Replace run.json."""
+        text = json.dumps({"format": FORMAT, **record}, indent=2, ensure_ascii=False) + "\n"
+        write_atomic(self.path / "run.json", text.encode())
+
+    def update(self, **fields: Any) -> None:
+        """Change some fields of run.json."""
+        self.write({**self.read(), **fields})
+
+    def append_metrics(self, values: Mapping[str, Any]) -> None:
+        """One line at the end of metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
+            f.write(json.dumps(values) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every whole line of metrics.jsonl; a line cut short by a crash is left out."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines after `step`: a resumed run writes them again."""
+        kept = [m for m in self.metrics() if m.get("step", 0) <= step]
+        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in kept).encode())
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second process from training in this directory; the lock dies with its holder.
+
+        Raises:
+            SaganError: somebody else holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # no advisory locks on this system
+            yield
+            return
+        with (self.path / ".lock").open("w") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as e:
+                raise SaganError(f"{self.path}: another process is training here; wait for it or choose --out") from e
+            yield
+
+
+def create(parent: Path, label: str) -> Run:
+    """A new directory `NNN-label` under `parent`, numbered after the highest one there."""
+    parent.mkdir(parents=True, exist_ok=True)
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.") or "run"
+    number = 1 + max((_number(p) for p in parent.iterdir()), default=0)
+    while True:
+        path = parent / f"{number:03d}-{safe}"
+        # Another process may be creating a run of another name under the same number: the number must be free as well.
+        if not list(parent.glob(f"{number:03d}-*")):
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return Run(path)
+        number += 1
+
+
+def open_run(path: Path) -> Run:
+    """The run at `path`, checked to be one.
+
+    Raises:
+        UsageError: no such directory.
+        SaganError: not a run.
+    """
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such run directory")
+    run = Run(path)
+    run.read()
+    return run
+
+
+def newest(parent: Path = RUNS) -> Run:
+    """The run under `parent` that was trained last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    runs = all_runs(parent)
+    if not runs:
+        raise UsageError(f"no run under {parent}/ here: train one with 'sagan train', or name a run or checkpoint")
+    return max(runs, key=_touched)
+
+
+def all_runs(parent: Path = RUNS) -> list[Run]:
+    """Every run under `parent`, by name."""
+    if not parent.is_dir():
+        return []
+    return [Run(p) for p in sorted(parent.iterdir()) if (p / "run.json").is_file()]
+
+
+def checkpoint_steps(folder: Path) -> list[Path]:
+    """The checkpoint directories in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.isdigit() and (p / CHECKPOINT_FACTS).is_file())
+
+
+def _number(path: Path) -> int:
+    match = re.match(r"(\d+)-", path.name)
+    return int(match[1]) if match else 0
+
+
+def _touched(run: Run) -> int:
+    newest_time = 0
+    for path in (run.path / "run.json", run.path / "metrics.jsonl", run.checkpoints):
+        with contextlib.suppress(FileNotFoundError):
+            newest_time = max(newest_time, os.stat(path).st_mtime_ns)
+    return newest_time
