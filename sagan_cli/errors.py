@@ -39,6 +39,6 @@ class CheckpointError(SaganError):
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """" (did you mean 'x'?)" for a near miss, "" otherwise; made to stand at the end of a message."""
+    """ " (did you mean 'x'?)" for a near miss, "" otherwise; made to stand at the end of a message."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""

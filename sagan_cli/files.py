@@ -47,12 +47,14 @@ def write_stream(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bo
             sync_directory(path.parent)
 
 
-def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
+def write_directory(path: Path, fill: Callable[[Path], None]) -> bool:
     """Make the new directory `path` appear whole: `fill` writes into a temporary one, which is then renamed.
+
+    Returns:
+        Whether this call made it; False when one that is not empty stood there, which is left as it is.
 
     Raises:
         SaganError: it cannot be written.
-        FileExistsError: `path` exists and is not empty.
     """
     with _said(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,14 +68,16 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
             sync_directory(work)
             try:
                 work.rename(path)
-            except OSError as e:
-                if path.exists():
-                    raise FileExistsError(str(path)) from e
-                raise
+            except OSError:
+                if not path.is_dir():
+                    raise
+                shutil.rmtree(work)
+                return False
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
         sync_directory(path.parent)
+        return True
 
 
 def sync_directory(path: Path) -> None:
@@ -91,8 +95,6 @@ def sync_directory(path: Path) -> None:
 def _said(path: Path) -> Iterator[None]:
     try:
         yield
-    except FileExistsError:
-        raise
     except OSError as e:
         raise SaganError(f"{path}: cannot be written: {e.strerror or e}") from e
 

@@ -47,9 +47,7 @@ class Geometry:
 def _split(height: int, width: int) -> Geometry | None:
     """The geometry with the most stages, or None where no legal one exists."""
     stages = 0
-    while (
-        height % 2 == 0 and width % 2 == 0 and min(height, width) // 2 >= MIN_START_SIDE
-    ):
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) // 2 >= MIN_START_SIDE:
         height, width, stages = height // 2, width // 2, stages + 1
     legal = stages >= MIN_STAGES and height * width <= MAX_START_CELLS
     return Geometry(height, width, stages) if legal else None
@@ -87,7 +85,9 @@ def check_attention(height: int, width: int, attn_at: tuple[int, ...]) -> None:
     for side in attn_at:
         if side not in sites:
             legal = ", ".join(str(s) for s in sites)
-            raise UsageError(f"--attn-at {side}: pictures of {_show(height, width)} have feature maps {legal} (or none)")
+            raise UsageError(
+                f"--attn-at {side}: pictures of {_show(height, width)} have feature maps {legal} (or none)"
+            )
     if len(set(attn_at)) != len(attn_at):
         raise UsageError(f"--attn-at {','.join(map(str, attn_at))}: the same map twice")
 

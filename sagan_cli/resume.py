@@ -39,7 +39,9 @@ def choose(resolved: Resolved, label: str, *, out: Path | None, resume: Path | N
         if (out / "run.json").exists() and not new:
             return _again(resolved, runs.open_run(out))
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"--out {out}: exists already; choose another directory, or leave out --new to resume a run")
+            raise UsageError(
+                f"--out {out}: exists already; choose another directory, or leave out --new to resume a run"
+            )
         out.mkdir(parents=True, exist_ok=True)
         return Chosen(Run(out), None)
     if not new:

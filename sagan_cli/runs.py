@@ -1,11 +1,11 @@
 """The run directory: where a training run lives on disk, what it says of itself, and how to find it again.
 
-    runs/001-quadrupeds-sagan32/
-        run.json         what the run is: configuration with sources, data, network, versions, status
-        config.toml      the same configuration for people and for --config
-        metrics.jsonl    one line of numbers every log_every steps
-        samples/         grids of fixed latents
-        checkpoints/     one directory per kept step
+runs/001-quadrupeds-sagan32/
+    run.json         what the run is: configuration with sources, data, network, versions, status
+    config.toml      the same configuration for people and for --config
+    metrics.jsonl    one line of numbers every log_every steps
+    samples/         grids of fixed latents
+    checkpoints/     one directory per kept step
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Run:
 def create(parent: Path, label: str) -> Run:
     """A new directory `NNN-label` under `parent`, numbered after the highest one there."""
     parent.mkdir(parents=True, exist_ok=True)
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.") or "run"
+    safe = re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.") or "run"
     number = 1 + max((_number(p) for p in parent.iterdir()), default=0)
     while True:
         path = parent / f"{number:03d}-{safe}"

@@ -84,7 +84,9 @@ def test_self_attention_block_forward_and_gradients() -> None:
         raw, u, v = layer.weight.detach().numpy()[:, :, 0, 0], layer.u.numpy(), layer.v.numpy()
         way = np.random.default_rng(4 + i).normal(size=raw.shape)
 
-        def at(step: float, i: int = i, raw: np.ndarray = raw, u: np.ndarray = u, v: np.ndarray = v, way: np.ndarray = way) -> float:
+        def at(
+            step: float, i: int = i, raw: np.ndarray = raw, u: np.ndarray = u, v: np.ndarray = v, way: np.ndarray = way
+        ) -> float:
             moved = raw + step * way
             return loss(x, [*weights[:i], moved / (u @ moved @ v), *weights[i + 1 :]], 0.7)
 
@@ -131,7 +133,9 @@ def test_up_block() -> None:
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(("first", "down", "out"), [(True, True, 5), (False, True, 5), (False, False, 3), (False, False, 5)])
+@pytest.mark.parametrize(
+    ("first", "down", "out"), [(True, True, 5), (False, True, 5), (False, False, 3), (False, False, 5)]
+)
 def test_down_block(first: bool, down: bool, out: int) -> None:
     block = DownBlock(3, out, down=down, first=first)
     x = np.random.default_rng(0).normal(size=(2, 3, 6, 4))
@@ -161,7 +165,9 @@ def test_projection_adds_the_inner_product_with_the_class_embedding() -> None:
 def test_any_legal_size_and_channel_count(size: tuple[int, int], channels: int) -> None:
     from sagan_cli.geometry import default_attention
 
-    spec = ModelSpec(*size, channels=channels, num_classes=channels - 1, latent=5, base_width=2, attn_at=default_attention(*size))
+    spec = ModelSpec(
+        *size, channels=channels, num_classes=channels - 1, latent=5, base_width=2, attn_at=default_attention(*size)
+    )
     g, d = build(spec)
     y = torch.zeros(2, dtype=torch.long) if spec.num_classes else None
     x = g(torch.randn(2, 5), y)

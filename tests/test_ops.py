@@ -93,6 +93,8 @@ def test_batch_norm_with_a_gain_per_picture() -> None:
 
 def test_hinge_losses() -> None:
     real, fake = RNG.normal(size=50) * 2, RNG.normal(size=50) * 2
-    assert losses.hinge_discriminator(t(real), t(fake)).item() == pytest.approx(reference.hinge_d(real, fake), abs=1e-14)
+    assert losses.hinge_discriminator(t(real), t(fake)).item() == pytest.approx(
+        reference.hinge_d(real, fake), abs=1e-14
+    )
     assert losses.hinge_generator(t(fake)).item() == pytest.approx(-fake.mean(), abs=1e-14)
     assert losses.hinge_discriminator(torch.full((3,), 2.0), torch.full((3,), -1.0)).item() == 0

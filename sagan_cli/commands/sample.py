@@ -22,14 +22,43 @@ FORMATS = ("png", "jpg", "webp", "dir", "zip", "npz")
 
 
 def sample(
-    target: Annotated[str | None, typer.Argument(metavar="[RUN|CHECKPOINT]", help="A run or checkpoint directory; default the newest run under runs/.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN|CHECKPOINT]", help="A run or checkpoint directory; default the newest run under runs/."
+        ),
+    ] = None,
     n: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Number of pictures (default 64).")] = None,
-    out: Annotated[str, typer.Option(metavar="PATH|-", help="grid.png, .jpg or .webp; a directory of single pictures; .zip; .npz; - for stdout.")] = "grid.png",
-    format_: Annotated[str | None, typer.Option("--format", metavar="KIND", help=f"Kind of output when --out does not say: {', '.join(FORMATS)} (default png).")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="First seed (default 0): picture i has seed SEED + i.")] = None,
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH|-", help="grid.png, .jpg or .webp; a directory of single pictures; .zip; .npz; - for stdout."
+        ),
+    ] = "grid.png",
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="KIND",
+            help=f"Kind of output when --out does not say: {', '.join(FORMATS)} (default png).",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="First seed (default 0): picture i has seed SEED + i.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(metavar="LIST", help="Exact seeds, as in 0-99,7.")] = None,
-    class_: Annotated[str | None, typer.Option("--class", metavar="NAME|INDEX|all", help="Class to draw; all draws every seed for every class, one class a row. Without it each seed chooses.")] = None,
-    truncation: Annotated[float | None, typer.Option(metavar="T", help="Keep latents within [-T, T]: less variety, fewer failures. Off by default.")] = None,
+    class_: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME|INDEX|all",
+            help="Class to draw; all draws every seed for every class, one class a row. Without it each seed chooses.",
+        ),
+    ] = None,
+    truncation: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="Keep latents within [-T, T]: less variety, fewer failures. Off by default."),
+    ] = None,
     columns: Annotated[int | None, typer.Option(min=1, help="Columns of the grid.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at a time; does not change them.")] = 64,
     raw: Annotated[bool, typer.Option("--raw", help="The trained weights instead of their moving average.")] = False,
@@ -236,7 +265,11 @@ def _write(
             write_atomic(Path(out) / name, data, durable=False)
     elif kind in ("zip", "npz"):
         seeds = [r.seed for r in requests]
-        fill = (lambda f: write_zip(f, files())) if kind == "zip" else (lambda f: write_npz(f, batches(), len(requests), seeds))
+        fill = (
+            (lambda f: write_zip(f, files()))
+            if kind == "zip"
+            else (lambda f: write_npz(f, batches(), len(requests), seeds))
+        )
         if out == "-":
             spool = io.BytesIO()
             fill(spool)

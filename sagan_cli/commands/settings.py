@@ -18,7 +18,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     An option that was not given is None, so that the command knows what the user said from what stands by default.
     """
-    own = inspect.signature(command).parameters
+    own = inspect.signature(command, eval_str=True).parameters
     extra = [_parameter(s) for s in SETTINGS.values()]
     kept = [p for p in own.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     command.__signature__ = inspect.Signature([*kept, *extra])  # type: ignore[attr-defined]

@@ -33,24 +33,39 @@ PRESET_HELP = "Recipe to start from: " + ", ".join(PRESETS) + "; auto is base on
 def train(
     *,
     preset: Annotated[str, typer.Option(help=PRESET_HELP, metavar="NAME", rich_help_panel="Recipe")] = "auto",
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.", metavar="FILE", rich_help_panel="Recipe")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings.", metavar="FILE", rich_help_panel="Recipe")
+    ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value; repeats.", metavar="KEY=VALUE", rich_help_panel="Recipe")
+        list[str] | None,
+        typer.Option("--set", help="section.key=value; repeats.", metavar="KEY=VALUE", rich_help_panel="Recipe"),
     ] = None,
     kimg: Annotated[
-        float | None, typer.Option(help="Total as thousands of pictures, instead of --steps.", min=0.001, rich_help_panel="Training")
+        float | None,
+        typer.Option(help="Total as thousands of pictures, instead of --steps.", min=0.001, rich_help_panel="Training"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Run directory; default runs/NNN-<data>-<arch><size>.", metavar="DIR", rich_help_panel="Run directory")
+        Path | None,
+        typer.Option(
+            help="Run directory; default runs/NNN-<data>-<arch><size>.", metavar="DIR", rich_help_panel="Run directory"
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run, as it was configured.", metavar="RUN", rich_help_panel="Run directory")
+        Path | None,
+        typer.Option(help="Go on with this run, as it was configured.", metavar="RUN", rich_help_panel="Run directory"),
     ] = None,
     new: Annotated[
-        bool, typer.Option("--new", help="Begin a new run even where the same command would resume one.", rich_help_panel="Run directory")
+        bool,
+        typer.Option(
+            "--new",
+            help="Begin a new run even where the same command would resume one.",
+            rich_help_panel="Run directory",
+        ),
     ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and stop.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print parameters, memory and plan; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, memory and plan; write nothing.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
     **settings: Any,
@@ -93,13 +108,22 @@ def train(
 
 
 def _run(
-    resolved: Resolved, opened: Opened, runtime: Runtime, stopping: list[int], *, out: Path | None, resume: Path | None, new: bool
+    resolved: Resolved,
+    opened: Opened,
+    runtime: Runtime,
+    stopping: list[int],
+    *,
+    out: Path | None,
+    resume: Path | None,
+    new: bool,
 ) -> tuple[Outcome, Run]:
     """Choose the directory, pack the pictures, train; the leading process writes, the others follow."""
     from sagan_cli.engine.jobs import label, machine_facts, open_job
     from sagan_cli.engine.train import train
 
-    chosen = choose(resolved, label(resolved.config, opened), out=out, resume=resume, new=new) if runtime.leads else None
+    chosen = (
+        choose(resolved, label(resolved.config, opened), out=out, resume=resume, new=new) if runtime.leads else None
+    )
     run = Run(Path(runtime.tell(str(chosen.run.path) if chosen else None)))
     with run.lock() if runtime.leads else nullcontext():
         if not runtime.leads:

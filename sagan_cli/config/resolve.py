@@ -102,7 +102,9 @@ def _changes(resolved: Resolved, before: Mapping[str, Any]) -> list[str]:
     now |= {f"{OPTIONS_KEY}.{k}": v for k, v in resolved.config.model.options.items()}
     frozen = set(now) | {key for key in before if key.startswith(OPTIONS_KEY + ".")}
     return [
-        f"{_name(key)} {before.get(key)}, not {now.get(key)}" for key in sorted(frozen) if before.get(key) != now.get(key)
+        f"{_name(key)} {before.get(key)}, not {now.get(key)}"
+        for key in sorted(frozen)
+        if before.get(key) != now.get(key)
     ]
 
 
@@ -175,7 +177,16 @@ def _checked(values: Mapping[str, Any], source: Any, where: str = "") -> dict[st
 
 def _from_text(s: Setting, text: str, where: str) -> Any:
     if s.kind is bool:
-        words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+        words = {
+            "true": True,
+            "1": True,
+            "yes": True,
+            "on": True,
+            "false": False,
+            "0": False,
+            "no": False,
+            "off": False,
+        }
         if text.strip().lower() not in words:
             raise UsageError(f"{where}: '{text}' is not true or false")
         return words[text.strip().lower()]

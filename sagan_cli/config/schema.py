@@ -21,15 +21,16 @@ class DataConfig:
     """Which pictures, and how they are fitted to the network."""
 
     source: str = setting(
-        "quadrupeds", "Folder, class folders, .zip, IDX folder, or the name of a data set.", flag="data", metavar="PATH|NAME"
+        "quadrupeds",
+        "Folder, class folders, .zip, IDX folder, or the name of a data set.",
+        flag="data",
+        metavar="PATH|NAME",
     )
     root: str = setting("data", "Where named data sets lie.", flag="data-root", metavar="DIR", live=True)
     split: str = setting("train", "Which part of a data set that has parts.", choices=("train", "test"))
     size: str = setting("auto", "Picture size, N or HEIGHTxWIDTH; auto asks the data set, else 64.", metavar="SIZE")
     channels: str = setting("auto", "1, 3 or 4; auto looks at the pictures.", choices=("auto", "1", "3", "4"))
-    fit: str = setting(
-        "auto", "How a picture of another shape is fitted.", choices=("auto", "crop", "pad", "stretch")
-    )
+    fit: str = setting("auto", "How a picture of another shape is fitted.", choices=("auto", "crop", "pad", "stretch"))
     flip: bool = setting(False, "Mirror half of the pictures left to right.")
     unconditional: bool = setting(False, "Ignore the classes.")
     max_bad: float = setting(
@@ -45,7 +46,8 @@ class ModelConfig:
     base_width: int = setting(64, "Channels at full resolution.", flag="width", low=1)
     latent: int = setting(128, "Length of the latent vector z.", low=1)
     attn_at: str = setting(
-        "auto", "Feature maps with self-attention, by longer side: 32, 16,32, none; auto is 32 (16 at 32 pixels).",
+        "auto",
+        "Feature maps with self-attention, by longer side: 32, 16,32, none; auto is 32 (16 at 32 pixels).",
         metavar="SIDES",
     )
     options: dict[str, Any] = field(default_factory=dict, metadata={"help": "An architecture's own settings."})
@@ -65,7 +67,9 @@ class TrainConfig:
     ema: float = setting(0.999, "Decay of the generator's moving average; 0 turns it off.", low=0.0, high=0.99999)
     seed: int = setting(0, "Seed of weights, latents and the order of the pictures.", low=0)
     precision: str = setting(
-        "auto", "Type of the multiplications; auto is bf16 where the hardware has it.", choices=("auto", "fp32", "bf16"),
+        "auto",
+        "Type of the multiplications; auto is bf16 where the hardware has it.",
+        choices=("auto", "fp32", "bf16"),
         live=True,
     )
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", live=True)

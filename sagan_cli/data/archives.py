@@ -81,10 +81,10 @@ def open_zip(path: Path, inner: str = "", *, where: str, unconditional: bool) ->
         inner = inner.rstrip("/") + "/"
         if not any(name.startswith(inner) for name in entries):
             raise DataError(f"--data {where}: no folder '{inner.rstrip('/')}' in {path.name}")
-    else:
-        inner = _wrapper(entries)
+    elif inner := _wrapper(entries):
+        where = f"{where}/{inner.rstrip('/')}"
     names = (name[len(inner) :] for name in entries if name.startswith(inner))
-    listing = arrange(names, where=f"{path}/{inner}".rstrip("/"), unconditional=unconditional)
+    listing = arrange(names, where=where, unconditional=unconditional)
     return ZipDataset(path, listing, inner, unconditional)
 
 

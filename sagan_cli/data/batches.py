@@ -61,4 +61,3 @@ class Batches:
             order = torch.randperm(self.count, generator=generator(self.seed, "order", number)).numpy()
             self._pass = (number, order)
         return self._pass[1]
-

@@ -17,7 +17,8 @@ from sagan_cli.errors import BadImage
 Pixels = NDArray[np.uint8]
 
 SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .avif".split()
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+    + (".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif")
 )
 """What counts as a picture in a folder or archive, in lower case; other files are ignored."""
 
@@ -87,7 +88,7 @@ def decode(source: Path | IO[bytes]) -> Pixels:
         raise BadImage("needs more memory than there is") from e
     # Decoders answer damaged files with almost any exception (struct.error, KeyError, OverflowError, ...); whichever
     # it is, the fact is the same and is counted and listed by the caller.
-    except Exception as e:  # noqa: BLE001
+    except Exception as e:
         raise BadImage(_reason(e)) from e
 
 

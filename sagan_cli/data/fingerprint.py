@@ -52,7 +52,7 @@ class FileBacked:
         key, newest = hashlib.sha256(self.identity().encode()), 0
         for name, path in self.files():
             try:
-                s = os.stat(path)
+                s = path.stat()
                 seen = (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
                 newest = max(newest, s.st_mtime_ns, s.st_ctime_ns)
             except OSError as e:

@@ -51,7 +51,7 @@ def open_folder(root: Path, *, where: str, unconditional: bool) -> FolderDataset
 
 def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
     """Names of all files below, hidden ones left out; links are followed, except back up to a folder above."""
-    status = os.stat(folder)
+    status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -12,7 +13,7 @@ from sagan_cli.errors import DataError
 _IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})
 """Left behind by other systems' file managers, in lower case."""
 
-_SPLITS = frozenset("train training val valid validation dev test testing eval evaluation".split())
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation"})
 """Folder names that divide a data set into parts rather than classes, in lower case."""
 
 _SHOWN = 4
@@ -52,7 +53,8 @@ def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing
     Raises:
         DataError: no pictures; one class only; classes a level deeper; pictures beside class folders.
     """
-    ours, others = [], []
+    ours: list[str] = []
+    others: list[str] = []
     for name in files:
         if not any(is_hidden(part) for part in name.split("/")):
             (ours if is_picture(name) else others).append(name)
@@ -61,7 +63,8 @@ def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing
         raise DataError(_nothing(where, sorted(others)))
     if unconditional:
         return Listing(tuple(names), (0,) * len(names), ())
-    root = _look(names, PurePosixPath())
+    tree = _tree(names)
+    root = tree[PurePosixPath()]
     if not root.subs:
         return Listing(tuple(names), (0,) * len(names), ())
     if root.direct:
@@ -70,7 +73,7 @@ def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing
             f"({_some(root.subs)}): move the loose ones into a class folder or out of here, or pass --unconditional "
             "to take all of them without classes"
         )
-    _check_depth(names, root, where)
+    _check_depth(tree, where)
     label = {name: i for i, name in enumerate(root.subs)}
     return Listing(tuple(names), tuple(label[n.split("/", 1)[0]] for n in names), tuple(map(printable, root.subs)))
 
@@ -80,12 +83,14 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _check_depth(names: Sequence[str], root: _Folder, where: str) -> None:
+def _check_depth(tree: Mapping[PurePosixPath, _Folder], where: str) -> None:
     """Refuse a root whose folders are not its classes, naming the one that was probably meant."""
-    if len(root.subs) == 1:
-        inner = _look(names, PurePosixPath(root.subs[0]))
+    root = tree[PurePosixPath()]
+    folders = [tree[PurePosixPath(sub)] for sub in root.subs]
+    if len(folders) == 1:
+        inner = folders[0]
         while not inner.direct and len(inner.subs) == 1:
-            inner = _look(names, inner.path / inner.subs[0])
+            inner = tree[inner.path / inner.subs[0]]
         if inner.subs and not inner.direct:
             raise DataError(
                 f"--data {where}: the class folders ({_some(inner.subs)}) lie deeper, in {inner.path}: "
@@ -95,7 +100,6 @@ def _check_depth(names: Sequence[str], root: _Folder, where: str) -> None:
             f"--data {where}: one class folder only, '{inner.path}': pass --unconditional, "
             f"or --data {_join(where, inner.path)}"
         )
-    folders = [_look(names, PurePosixPath(sub)) for sub in root.subs]
     # Splits of any content, or folders that repeat the same sub-folders, do not hold one class each.
     splits = all(f.path.name.lower() in _SPLITS for f in folders)
     repeated = not any(f.direct for f in folders) and len({f.subs for f in folders}) == 1 and len(folders[0].subs) > 1
@@ -108,12 +112,17 @@ def _check_depth(names: Sequence[str], root: _Folder, where: str) -> None:
         )
 
 
-def _look(names: Sequence[str], path: PurePosixPath) -> _Folder:
-    prefix = "" if path == PurePosixPath() else f"{path}/"
-    inside = [name[len(prefix) :] for name in names if name.startswith(prefix)]
-    return _Folder(
-        path, sum("/" not in name for name in inside), tuple(sorted({n.split("/", 1)[0] for n in inside if "/" in n}))
-    )
+def _tree(names: Iterable[str]) -> dict[PurePosixPath, _Folder]:
+    """Every folder that holds pictures at any depth, the root included."""
+    # Strings first: a path object for each of a million pictures would take seconds.
+    direct = {PurePosixPath(f): n for f, n in Counter(name.rpartition("/")[0] for name in names).items()}
+    subs: dict[PurePosixPath, set[str]] = {PurePosixPath(): set()}
+    for folder in direct:
+        for path in (folder, *folder.parents):
+            subs.setdefault(path, set())
+            if path.name:
+                subs.setdefault(path.parent, set()).add(path.name)
+    return {path: _Folder(path, direct.get(path, 0), tuple(sorted(below))) for path, below in subs.items()}
 
 
 def _nothing(where: str, others: Sequence[str]) -> str:

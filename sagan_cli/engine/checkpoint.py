@@ -184,7 +184,9 @@ def _load_optimiser(
         state = {}
         for slot, tensor in slots.get(name, {}).items():
             if tensor.dim() and tensor.shape != parameter.shape:
-                raise CheckpointError(f"{path}: {prefix}.{name}/{slot} is {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
+                raise CheckpointError(
+                    f"{path}: {prefix}.{name}/{slot} is {tuple(tensor.shape)}, not {tuple(parameter.shape)}"
+                )
             # empty_like keeps the parameter's memory layout, which the fused optimiser wants; the step count is a scalar.
             state[slot] = torch.empty_like(parameter).copy_(tensor) if tensor.dim() else tensor.to(parameter.device)
         if state:

@@ -9,18 +9,24 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sagan_cli import registry
 from sagan_cli.config.schema import Config
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.data.pack import cache_dir, detect_channels, open_pack, require_batch
-from sagan_cli.data.transform import Transform
+from sagan_cli.data.hints import hints_of
+from sagan_cli.data.pack import PackRequest, cache_dir, open_pack, require_batch
 from sagan_cli.engine.plan import Opened, model_spec
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.train import Job
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+class Tick(Protocol):
+    """Told how far a piece of work is."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+Progress = Callable[[str, int], AbstractContextManager[Tick]]
 
 
 def label(config: Config, opened: Opened) -> str:
@@ -33,7 +39,7 @@ def label(config: Config, opened: Opened) -> str:
 
 def preview_spec(config: Config, opened: Opened) -> ModelSpec:
     """The network's shape before any picture is packed."""
-    channels = _channels(config) or detect_channels(opened.dataset)
+    channels = _channels(config) or hints_of(opened.dataset).channels or 3
     return model_spec(config, opened.form, channels, len(opened.dataset.class_names))
 
 
@@ -47,11 +53,12 @@ def open_job(config: Config, opened: Opened, progress: Progress, notify: Callabl
     arch = next((e for e in registry.entries("architectures") if e.name == config.model.arch), None)
     if arch is None:
         registry.load("architectures", config.model.arch)  # says which ones there are
-    transform = Transform(opened.form.height, opened.form.width, _channels(config), config.data.fit)
-    pack = open_pack(
-        opened.dataset, transform, cache_dir=cache_dir(), max_bad=config.data.max_bad, workers=os.cpu_count() or 1,
-        progress=progress, notify=notify,
-    )  # fmt: skip
+    request = PackRequest(opened.form.height, opened.form.width, _channels(config), config.data.fit)
+    with progress("packing", len(opened.dataset)) as tick:
+        pack = open_pack(
+            opened.dataset, request, cache_dir=cache_dir(), max_bad=config.data.max_bad, workers=os.cpu_count() or 1,
+            progress=tick, notify=notify,
+        )  # fmt: skip
     require_batch(pack, config.train.batch)
     spec = model_spec(config, opened.form, int(pack.images.shape[-1]), len(pack.class_names))
     return Job(config, spec, f"{arch.package} {arch.version}" if arch else "", pack)

@@ -78,5 +78,3 @@ def write_npz(
 
 def _entry(name: str) -> zipfile.ZipInfo:
     return zipfile.ZipInfo(name)
-
-

@@ -130,7 +130,9 @@ def open_data(config: Config) -> Opened:
     from sagan_cli.data import sources
 
     root = Path(config.data.root)
-    form = shape(config, None if config.data.size != "auto" else sources.native_size(config.data.source, root, config.data.split))
+    form = shape(
+        config, None if config.data.size != "auto" else sources.native_size(config.data.source, root, config.data.split)
+    )
     dataset = sources.open_source(
         config.data.source, data_root=root, split=config.data.split, height=form.height, width=form.width,
         unconditional=config.data.unconditional,

@@ -54,9 +54,7 @@ def load(path: Path, runtime: Runtime, *, raw: bool = False) -> Sampler:
     with torch.random.fork_rng(devices=[]):
         g, _ = networks.build(facts.arch, facts.spec)
     checkpoint.load_module(g, tensors, prefix, facts.path)
-    return Sampler(
-        ready(g, runtime.device), facts.spec, facts.class_names, facts, "raw" if raw else "ema"
-    )
+    return Sampler(ready(g, runtime.device), facts.spec, facts.class_names, facts, "raw" if raw else "ema")
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:

@@ -55,7 +55,9 @@ def generator_step(players: Players, runtime: Runtime, noise: tuple[Tensor, Tens
     """Update G on this process's latents (z, y); returns the detached loss."""
     z, y = noise
     advance_spectral_norms(players.generator)
-    players.discriminator.requires_grad_(False)  # D's weight gradients are not wanted here, and cost a third of the step
+    players.discriminator.requires_grad_(
+        False
+    )  # D's weight gradients are not wanted here, and cost a third of the step
     with runtime.autocast():
         logits = players.discriminator(players.generator(z, y), y)
     loss = hinge_generator(logits.float())

@@ -102,9 +102,16 @@ def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Cal
 
         # Status.
         if step > start and (due or step % job.config.run.log_every == 0):
-            losses = {"d_loss": d_loss.item(), "g_loss": g_loss.item(), "d_real": d_real.item(), "d_fake": d_fake.item()}
+            losses = {
+                "d_loss": d_loss.item(),
+                "g_loss": g_loss.item(),
+                "d_real": d_real.item(),
+                "d_fake": d_fake.item(),
+            }
             if not all(math.isfinite(v) for v in losses.values()):
-                raise SaganError(f"{_diverged(losses, step)}; the last checkpoint is {_last(run)}: lower --d-lr and --g-lr")
+                raise SaganError(
+                    f"{_diverged(losses, step)}; the last checkpoint is {_last(run)}: lower --d-lr and --g-lr"
+                )
             if step > logged[0]:
                 now = time.monotonic()
                 speed = (step - logged[0]) * cfg.batch / (now - logged[1])

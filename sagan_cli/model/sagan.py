@@ -16,6 +16,7 @@ from sagan_cli.geometry import check_attention, geometry
 from sagan_cli.model.attention import SelfAttention
 from sagan_cli.model.blocks import DownBlock, UpBlock
 from sagan_cli.model.layers import ConditionalBatchNorm2d, SNConv2d, SNEmbedding, SNLinear
+from sagan_cli.ops.precision import no_autocast, wide
 
 MAX_MULTIPLIER = 16
 
@@ -47,7 +48,7 @@ class Generator(nn.Module):
             h = block(h, y)
             if done in self.attend_after:
                 h = self.attention[self.attend_after[done]](h)
-        return torch.tanh(_wide(self.to_image(F.relu(self.norm(h, None)))))
+        return torch.tanh(wide(self.to_image(F.relu(self.norm(h, None)))))
 
     def attention_layers(self) -> dict[str, nn.Module]:
         """Longer side of the map -> its attention block, in the order in which a picture meets them."""
@@ -61,9 +62,7 @@ class Discriminator(nn.Module):
         super().__init__()
         grid = geometry(spec.height, spec.width)
         widths = [spec.channels] + [channels_at(spec, i) for i in range(grid.stages)]
-        downs = [
-            DownBlock(i, o, first=(n == 0)) for n, (i, o) in enumerate(zip(widths, widths[1:], strict=False))
-        ]
+        downs = [DownBlock(i, o, first=(n == 0)) for n, (i, o) in enumerate(zip(widths, widths[1:], strict=False))]
         top = channels_at(spec, grid.stages)
         self.blocks = nn.ModuleList([*downs, DownBlock(widths[-1], top, down=False)])
         # D meets the large maps first.
@@ -79,12 +78,13 @@ class Discriminator(nn.Module):
             h = block(h)
             if done in self.attend_after:
                 h = self.attention[self.attend_after[done]](h)
-        h = _wide(F.relu(h)).sum(dim=(2, 3))  # the sum, not the mean, of the authors' release
-        logits = self.linear(h).squeeze(1)
-        if self.embed is not None:
-            assert y is not None, "a class-conditional network needs labels"
-            logits = logits + (self.embed(y) * h).sum(1)
-        return _wide(logits)
+        h = wide(F.relu(h)).sum(dim=(2, 3))  # the sum, not the mean, of the authors' release
+        with no_autocast(h):
+            logits: Tensor = self.linear(h).squeeze(1)
+            if self.embed is not None:
+                assert y is not None, "a class-conditional network needs labels"
+                logits = logits + (self.embed(y) * h).sum(1)
+        return logits
 
     def attention_layers(self) -> dict[str, nn.Module]:
         """Longer side of the map -> its attention block, in the order in which a picture meets them."""
@@ -105,8 +105,3 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
 
 def _attention(spec: ModelSpec, widths: dict[int, int]) -> nn.ModuleDict:
     return nn.ModuleDict({str(side): SelfAttention(width) for side, width in widths.items() if side in spec.attn_at})
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least fp32: sums over many terms and the final squashing are not left to bf16's eight bits."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

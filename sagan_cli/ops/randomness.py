@@ -17,9 +17,7 @@ def generator(seed: int, purpose: str, counter: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
-def latents_and_labels(
-    rng: torch.Generator, count: int, latent: int, num_classes: int
-) -> tuple[Tensor, Tensor | None]:
+def latents_and_labels(rng: torch.Generator, count: int, latent: int, num_classes: int) -> tuple[Tensor, Tensor | None]:
     """z (count, latent) ~ N(0, 1) and y (count,) uniform over the classes, or None for an unconditional model."""
     z = torch.randn(count, latent, generator=rng)
     y = torch.randint(num_classes, (count,), generator=rng) if num_classes else None

@@ -6,12 +6,12 @@ optimiser step; `normalised` only reads it, so a forward pass, in evaluation abo
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from sagan_cli.ops.precision import no_autocast
 
 EPSILON = 1e-8
 """The length below which a vector is not scaled up to 1."""
@@ -39,9 +39,7 @@ def normalised(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
     u and v are constants of the derivative, as in the authors' release and in PyTorch; sigma is not.
     """
-    device = weight.device.type
-    plain = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
-    with plain:
+    with no_autocast(weight):
         out: Tensor = _Normalise.apply(weight, u, v)
     return out
 

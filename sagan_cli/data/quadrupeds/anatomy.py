@@ -117,32 +117,39 @@ def place_legs(figure: Figure, dice: Dice, count: int) -> None:
     feet = [start, start + hind, start + hind + between, start + hind + between + fore]
     pairs = [sum(feet[:2]) / 2, sum(feet[2:]) / 2]
     far = {dice.pick(2), 2 + dice.pick(2)}
-    legs = [(x, pairs[i // 2], i < 2, i in far) for i, x in enumerate(feet)]
+    # Foot, hip, whether a hind leg, whether on the far side. The hips of a pair stand closer than its feet.
+    legs = [(x, 0.20 * pairs[i // 2] + 0.74 * x, i < 2, i in far) for i, x in enumerate(feet)]
     bend = dice.between(0.6, 1.2)
 
     # The checker's test needs the same picture with one leg fewer or more; both choices are always rolled.
     erased, at_front = dice.pick(4), dice.chance(0.5)
     if count == 3:
         del legs[erased]
-    elif count == 5 and at_front:
-        x = feet[3] + s.stride
-        legs.append((x, x - 0.5 * s.stride, False, True))
     elif count == 5:
-        x = feet[0] - s.stride
-        legs.append((x, x + 0.5 * s.stride, True, True))
+        figure.far_legs.extend(_extra_leg(s, feet, at_front))
 
-    for x, pair, is_hind, is_far in legs:
-        strokes = _leg(s, x, pair, is_hind, is_far, bend)
+    for foot, hip, is_hind, is_far in legs:
+        strokes = _leg(s, foot, hip, is_hind, is_far, bend)
         (figure.far_legs if is_far else figure.near_legs).extend(strokes)
 
 
-def _leg(s: Species, foot: float, pair: float, hind: bool, far: bool, bend: float) -> list[Stroke]:
-    """Thigh and shin. Legs of a pair meet at the top and part downwards; hind legs have the hock bent backwards."""
-    hip = (0.94 * pair + 0.74 * (foot - pair), s.leg + 0.35 * (s.rump if hind else s.chest))
+def _leg(s: Species, foot: float, hip_x: float, hind: bool, far: bool, bend: float) -> list[Stroke]:
+    """Thigh and shin; hind legs have the hock bent backwards, and far legs stand a little higher in the picture."""
+    hip = (hip_x, s.leg + 0.35 * (s.rump if hind else s.chest))
     ground = s.shin + (0.008 if far else 0.0)
     knee = (0.72 * foot + 0.28 * hip[0] + (-0.012 if hind else 0.006) * bend, 0.55 * s.leg)
     thigh = s.shin * (1.45 if hind else 1.3)
     return [(*hip, thigh, *knee, 1.04 * s.shin), (*knee, 1.04 * s.shin, foot, ground, 0.96 * s.shin)]
+
+
+def _extra_leg(s: Species, feet: list[float], at_front: bool) -> list[Stroke]:
+    """A fifth leg before the chest or behind the rump, a stride from its neighbour, joined to the body high up."""
+    if at_front:
+        body, foot = (s.half, s.leg + 0.4 * s.chest), feet[3] + s.stride
+    else:
+        body, foot = (-s.half, s.leg + 0.4 * s.rump), feet[0] - s.stride
+    knee = (0.98 * foot, 0.92 * s.leg)
+    return [(*body, 1.4 * s.shin, *knee, 1.1 * s.shin), (*knee, 1.1 * s.shin, foot, s.shin, 0.96 * s.shin)]
 
 
 def _turn(origin: Point, step: Point, angle: float) -> Point:

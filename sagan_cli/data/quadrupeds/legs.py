@@ -2,7 +2,7 @@
 
 There is no trained network here and no knowledge of how a picture was drawn, so the same count is a measure of
 structure for real and generated pictures alike. It relies on one property of this data set: animals are warm in hue,
-scenes are cool.
+scenes are cool. Measured accuracy: docs/results/quadrupeds_legs.json.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ WORKING_SIDE = 64
 """Larger pictures are averaged down to about this side: it removes a sample's noise and costs no leg."""
 LEAST_CONTRAST = 0.08
 """Difference in warmth, of 1, below which there is no animal."""
-CHUNK = 512
+LEAST_WHOLE = 0.8
+"""Share of everything warm that must hang together: below it, the picture is noise or crumbs and shows no animal."""
+LEAST_BODY = 0.25
+"""Length of a body, and LEAST_LEG that of its legs, in units of the picture's shorter side."""
+LEAST_LEG = 0.07
+SHARPEN = 0.5
+MOST_LEGS = 9
+CHUNK = 256
 
 
 def count_legs(image: NDArray[np.uint8] | NDArray[np.floating]) -> int:
@@ -40,63 +47,87 @@ def count_legs_batch(images: NDArray[np.uint8] | NDArray[np.floating]) -> Ints:
 
 
 def _warmth(images: NDArray[np.uint8] | NDArray[np.floating]) -> Floats:
-    """Red above the mean of green and blue, in [-1, 1]: (N, H, W), at the working size."""
-    x = images.astype(np.float32)
+    """Red above the mean of green and blue, in [-1, 1], at the working size: (N, H, W)."""
+    factor = max(1, min(images.shape[1:3]) // WORKING_SIDE)
+    rows, columns = images.shape[1] // factor, images.shape[2] // factor
+    x = images[:, : rows * factor, : columns * factor].astype(np.float32)
+    x = x.reshape(len(x), rows, factor, columns, factor, 3).mean(axis=(2, 4))
     if images.dtype == np.uint8:
         x /= 255
-    factor = max(1, min(images.shape[1:3]) // WORKING_SIDE)
-    if factor > 1:
-        n, h, w = len(x), x.shape[1] // factor, x.shape[2] // factor
-        x = x[:, : h * factor, : w * factor].reshape(n, h, factor, w, factor, 3).mean(axis=(2, 4))
-    return np.asarray(x[..., 0] - 0.5 * (x[..., 1] + x[..., 2]), dtype=np.float32)
+    warmth = x[..., 0] - 0.5 * (x[..., 1] + x[..., 2])
+    # Legs stand upright, so smoothing down the columns removes noise and leaves the gaps between them open.
+    padded = np.pad(warmth, ((0, 0), (1, 1), (0, 0)), mode="edge")
+    return np.asarray(0.25 * padded[:, :-2] + 0.5 * warmth + 0.25 * padded[:, 2:], dtype=np.float32)
 
 
 def _count(warmth: Floats) -> Ints:
-    n, height, width = warmth.shape
+    """The count for warmth maps (N, H, W)."""
+    height, width = warmth.shape[1:]
+    side, rows = min(height, width), np.arange(height)
     cool, warm = _two_means(warmth)
-    mask = warmth > (0.5 * (cool + warm))[:, None, None]
+    everything = warmth > (0.5 * (cool + warm))[:, None, None]
 
     # The belly is the lowest row that is still crossed by a run of about the body's length.
-    longest = _longest_run(mask)
+    longest = _longest_run(everything)
     body = longest.max(axis=1)
-    rows = np.arange(height)
     belly = np.where(longest >= 0.6 * body[:, None], rows, -1).max(axis=1)
+    animal = _connected(everything, longest.argmax(axis=1))
+    whole = animal.sum(axis=(1, 2)) >= LEAST_WHOLE * everything.sum(axis=(1, 2))
 
-    # Below it, keep what hangs together with the body, each row by its own mean between ground and leg.
-    level = _row_level(warmth, cool, mask)
-    hanging = warmth > level[:, :, None]
+    # Below it, a leg is what can be followed downwards from the body without a break, at each row's own threshold.
+    hanging = _sharpened(warmth) > _row_threshold(warmth, everything)[:, :, None]
     for y in range(1, height):
-        attached = hanging[:, y] & _spread(hanging[:, y - 1])
-        hanging[:, y] = np.where((y > belly)[:, None], attached, mask[:, y])
+        followed = hanging[:, y] & _widened(hanging[:, y - 1])
+        hanging[:, y] = np.where((y > belly)[:, None], followed, animal[:, y])
     runs = _runs(hanging)
 
-    # Feet end where the last row of legs does; the rows just under the belly, where legs still merge, have no vote.
-    below = rows[None] > belly[:, None]
-    feet = np.where(below & (runs > 0), rows, 0).max(axis=1)
+    # The rows just under the belly, where legs still part, have no vote; nor do the tips of the feet.
+    feet = np.where((rows > belly[:, None]) & (runs > 0), rows, 0).max(axis=1)
     length = feet - belly
-    voting = (rows[None] > (belly + 0.3 * length)[:, None]) & (rows[None] <= (feet - 0.08 * length)[:, None])
-    votes = np.stack([(voting & (runs == k)).sum(axis=1) for k in range(10)], axis=1)
-    found = (warm - cool >= LEAST_CONTRAST) & (body >= 0.25 * min(height, width)) & (length >= 0.06 * min(height, width))
-    return np.where(found & (votes.sum(axis=1) > 0), votes.argmax(axis=1), 0).astype(np.int64)
+    voting = (rows > (belly + 0.3 * length)[:, None]) & (rows <= (feet - 0.08 * length)[:, None])
+    votes = np.stack([(voting & (runs == k)).sum(axis=1) for k in range(MOST_LEGS + 1)], axis=1)
+    found = whole & (warm - cool >= LEAST_CONTRAST) & (body >= LEAST_BODY * side) & (length >= LEAST_LEG * side)
+    return np.where(found & votes.any(axis=1), votes.argmax(axis=1), 0).astype(np.int64)
 
 
 def _two_means(warmth: Floats) -> tuple[Floats, Floats]:
     """The typical warmth of scene and animal, (N,) each: k-means with two centres, from the extremes inwards."""
     flat = warmth.reshape(len(warmth), -1)
-    low, high = flat.min(axis=1), flat.max(axis=1)
+    low, high, every = flat.min(axis=1), flat.max(axis=1), flat.sum(axis=1)
     for _ in range(6):
         upper = flat > (0.5 * (low + high))[:, None]
-        count = upper.sum(axis=1)
-        total = (flat * upper).sum(axis=1)
+        count, total = upper.sum(axis=1), np.einsum("np,np->n", flat, upper)
         high = total / np.maximum(count, 1)
-        low = (flat.sum(axis=1) - total) / np.maximum(flat.shape[1] - count, 1)
+        low = (every - total) / np.maximum(flat.shape[1] - count, 1)
     return low.astype(np.float32), high.astype(np.float32)
 
 
-def _row_level(warmth: Floats, cool: Floats, mask: Bools) -> Floats:
-    """The warmth half-way between scene and leg in every row: (N, H)."""
-    inside = (warmth * mask).sum(axis=2) / np.maximum(mask.sum(axis=2), 1)
-    return np.asarray(0.5 * (cool[:, None] + inside), dtype=np.float32)
+def _row_threshold(warmth: Floats, warm: Bools) -> Floats:
+    """Half-way between the mean of the scene and that of the animal, row by row: (N, H)."""
+    count = warm.sum(axis=2)
+    inside = (warmth * warm).sum(axis=2)
+    outside = warmth.sum(axis=2) - inside
+    middle = 0.5 * (inside / np.maximum(count, 1) + outside / np.maximum(warmth.shape[2] - count, 1))
+    return np.asarray(np.where(count > 0, middle, np.inf), dtype=np.float32)
+
+
+def _sharpened(warmth: Floats) -> Floats:
+    """Warmth with contrast along the rows raised by SHARPEN, which opens gaps that a blurred sample half closes."""
+    padded = np.pad(warmth, ((0, 0), (0, 0), (1, 1)), mode="edge")
+    return np.asarray((1 + SHARPEN) * warmth - 0.5 * SHARPEN * (padded[:, :, :-2] + padded[:, :, 2:]), dtype=np.float32)
+
+
+def _connected(mask: Bools, start: Ints) -> Bools:
+    """The parts of a mask (N, H, W) that hang together with its row `start` (N,), found by sweeps in all directions."""
+    reached = mask & (np.arange(mask.shape[1]) == start[:, None])[:, :, None]
+    # Each turn of a path needs one more sweep; three rounds follow any animal out to its trunk and tail.
+    for _ in range(3):
+        for axis in (1, 2):
+            for step in (1, -1):
+                r, m = np.moveaxis(reached, axis, 0)[::step], np.moveaxis(mask, axis, 0)[::step]
+                for i in range(1, len(r)):
+                    r[i] |= r[i - 1] & m[i]
+    return np.asarray(reached, dtype=np.bool_)
 
 
 def _longest_run(mask: Bools) -> Ints:
@@ -105,7 +136,7 @@ def _longest_run(mask: Bools) -> Ints:
     longest = np.zeros(mask.shape[:2], dtype=np.int64)
     for x in range(mask.shape[2]):
         current = (current + 1) * mask[:, :, x]
-        longest = np.maximum(longest, current)
+        np.maximum(longest, current, out=longest)
     return longest
 
 
@@ -115,7 +146,7 @@ def _runs(mask: Bools) -> Ints:
     return np.asarray(starts.sum(axis=2) + mask[:, :, 0], dtype=np.int64)
 
 
-def _spread(row: Bools) -> Bools:
+def _widened(row: Bools) -> Bools:
     """A row (N, W) widened by one pixel to both sides."""
     wide = row.copy()
     wide[:, 1:] |= row[:, :-1]

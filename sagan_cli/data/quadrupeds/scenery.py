@@ -125,4 +125,3 @@ def _specks(picture: Array, canvas: Canvas, dice: Dice, scene: Scene, horizon: f
 
 
 _ONE = np.ones(1, np.float32)
-

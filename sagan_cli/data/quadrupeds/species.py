@@ -87,17 +87,23 @@ def _cow(f: Figure, swish: float) -> None:
     _rope_tail(f, swish, f.coat.mark if f.coat.base == CREAM else f.coat.base, 0.0)
     f.behind.append(Part(_dim(CREAM), [(px + 0.01, py + 0.05, 0.016, px + 0.035, py + 0.115, 0.008)]))
     f.front.append(Part(f.coat.face, [_dot(*f.nose, 0.052)], inside=True))
-    f.front.append(Part(_dim(f.coat.mark if f.coat.base == CREAM else f.coat.base),
-                        [(px - 0.02, py + 0.03, 0.026, px - 0.085, py + 0.035, 0.016)]))
+    f.front.append(
+        Part(
+            _dim(f.coat.mark if f.coat.base == CREAM else f.coat.base),
+            [(px - 0.02, py + 0.03, 0.026, px - 0.085, py + 0.035, 0.016)],
+        )
+    )
     f.front.append(Part((0.99, 0.90, 0.70), [(px - 0.005, py + 0.05, 0.018, px - 0.015, py + 0.12, 0.008)]))
 
 
 def _elephant(f: Figure, swish: float) -> None:
     nx, ny = f.nose
     # The trunk curls up before it reaches the height of the legs, or it would be a fifth one.
-    trunk = [(nx, ny, 0.062, nx + 0.06, ny - 0.085, 0.042),
-             (nx + 0.06, ny - 0.085, 0.042, nx + 0.115, ny - 0.115, 0.032),
-             (nx + 0.115, ny - 0.115, 0.032, nx + 0.16, ny - 0.07 + swish, 0.027)]
+    trunk = [
+        (nx, ny, 0.062, nx + 0.06, ny - 0.085, 0.042),
+        (nx + 0.06, ny - 0.085, 0.042, nx + 0.115, ny - 0.115, 0.032),
+        (nx + 0.115, ny - 0.115, 0.032, nx + 0.16, ny - 0.07 + swish, 0.027),
+    ]
     f.torso.extend(trunk)
     _rope_tail(f, 0.5 * swish, f.coat.mark, 0.015)
     px, py = f.poll

@@ -1,0 +1,90 @@
+"""`sagan plugins`: what the registry knows, and whether it can be loaded."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from sagan_cli import console, registry
+from sagan_cli.commands.loading import real_command
+from sagan_cli.contracts import API_VERSION
+from sagan_cli.errors import PluginError
+from sagan_cli.registry import Entry
+
+HEADINGS = ("KIND", "NAME", "PACKAGE", "VERSION", "BUILT-IN")
+
+
+def plugins(
+    check: Annotated[bool, typer.Option("--check", help="Load each one; exit 1 if any is broken.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """List data sets, architectures and commands.
+
+    Nothing is imported without --check, so that a slow or broken plugin cannot get in the way.
+
+    SAGAN_PLUGINS chooses among the installed packages: unset uses all, empty none, else a comma list of their names.
+
+    Examples:
+
+      sagan plugins
+
+      sagan plugins --check --json
+
+      SAGAN_PLUGINS=sagan-shapes sagan plugins
+    """
+    entries = [entry for kind in registry.GROUPS for entry in registry.entries(kind)]
+    faults = registry.faults()
+    problems = [_problem(entry, check) for entry in entries]
+    if json_:
+        console.emit_json({
+            "schema_version": 1,
+            "api": API_VERSION,
+            "plugins": [_record(e, p, check) for e, p in zip(entries, problems, strict=True)],
+            "faults": faults,
+        })  # fmt: skip
+    else:
+        rows = [_row(e, p, check) for e, p in zip(entries, problems, strict=True)]
+        console.result(_table([(*HEADINGS, "STATUS"), *rows] if check else [HEADINGS, *rows]))
+        for fault in faults:
+            console.warn(fault)
+        if not check:
+            for problem in filter(None, problems):
+                console.warn(problem)
+    if check and (faults or any(problems)):
+        raise typer.Exit(1)
+
+
+def _problem(entry: Entry, check: bool) -> str:
+    """What is wrong with an entry; "" when nothing is, as far as was looked."""
+    if not check or entry.problem:
+        return entry.problem
+    try:
+        if entry.kind == "commands":
+            real_command(entry)
+        else:
+            registry.load_entry(entry)
+    except PluginError as e:
+        return str(e)
+    return ""
+
+
+def _record(entry: Entry, problem: str, check: bool) -> dict[str, Any]:
+    facts = {key: value for key, value in asdict(entry).items() if key != "problem"}
+    return {**facts, "status": "error" if problem else "ok" if check else "not checked", "error": problem or None}
+
+
+def _row(entry: Entry, problem: str, check: bool) -> tuple[str, ...]:
+    facts = (entry.kind, entry.name, entry.package, entry.version, "yes" if entry.builtin else "no")
+    return (*facts, f"error: {problem}" if problem else "ok") if check else facts
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    """Columns padded for the eye on a terminal, separated by single tabs for `cut` in a pipe."""
+    if not sys.stdout.isatty():
+        return "\n".join("\t".join(row) for row in rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)

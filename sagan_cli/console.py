@@ -1,0 +1,249 @@
+"""The only file that writes to standard output and standard error. Results go to the first, words to the second.
+
+Progress is drawn where standard error is a terminal, and told in a plain line every few seconds where it is not.
+Nothing here imports rich before something is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Protocol
+
+from sagan_cli.errors import UsageError
+
+EVERY = 5.0
+"""Seconds between two plain lines of progress."""
+
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Silence notes, warnings and progress from here on; errors and results still appear."""
+    global _quiet
+    _quiet = quiet
+
+
+def note(message: str) -> None:
+    """A line for the person at the keyboard, on standard error."""
+    if not _quiet:
+        _say(message)
+
+
+def warn(message: str) -> None:
+    """Something the user should know and that stops nothing."""
+    if not _quiet:
+        _say(f"sagan: warning: {message}")
+
+
+def error(message: str, command: str = "sagan") -> None:
+    """The one line that explains a failure; never silenced, never more than a line."""
+    _say(f"{command}: error: {' '.join(message.split())}")
+
+
+def bug(e: BaseException) -> None:
+    """The one line for a failure that is ours, with the way to its traceback."""
+    text = " ".join(f"{type(e).__name__}: {e}".split()).removesuffix(":")
+    _say(f"sagan: bug: {text} (set SAGAN_DEBUG=1 for the traceback)")
+
+
+def show_traceback(e: BaseException) -> None:
+    """What SAGAN_DEBUG=1 asks for."""
+    _say("".join(traceback.format_exception(e)).rstrip("\n"))
+
+
+def result(text: str) -> None:
+    """A line (or several) of the result, on standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def emit_json(value: Any) -> None:
+    """The result as one line of JSON; paths and other plain objects as text."""
+    result(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def refuse_terminal(flag: str = "--out -") -> None:
+    """Refuse to write bytes to a screen; to be asked before the work, not after it.
+
+    Raises:
+        UsageError: standard output is a terminal.
+    """
+    if sys.stdout.isatty():
+        raise UsageError(f"{flag}: standard output is a terminal; name a file, or add a pipe or > FILE")
+
+
+def write_bytes(data: bytes) -> None:
+    """The result as bytes, on standard output.
+
+    Raises:
+        UsageError: standard output is a terminal.
+    """
+    refuse_terminal()
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def terminal() -> bool:
+    """Whether standard error is a screen on which a line can be redrawn."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class Tick(Protocol):
+    """Tells a progress display how far the work is; `total` corrects the first estimate."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Tick]:
+    """`with progress("packing", 5000) as tick: tick(1200)`: a bar, plain lines, or nothing when quiet."""
+    if _quiet:
+        yield lambda done, total=None: None
+    elif terminal():
+        with _bar(label, total) as tick:
+            yield tick
+    else:
+        lines = _Lines(label, total)
+        yield lines
+        lines.finish()
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Tick]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Standard output is left alone: a result written under the bar must not turn into a message.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done, total=None: bar.update(task, completed=done, **({} if total is None else {"total": total}))
+
+
+class _Lines:
+    """A plain line at most every EVERY seconds; a short piece of work says nothing."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label, self._total, self._done = label, total, 0
+        self._told = time.monotonic()
+        self._said = -1
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        self._done = done
+        self._total = self._total if total is None else total
+        if time.monotonic() - self._told >= EVERY:
+            self._tell()
+
+    def finish(self) -> None:
+        """The last state, if any was told before."""
+        if 0 <= self._said < self._done:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told, self._said = time.monotonic(), self._done
+        note(f"{self._label} {self._done}/{self._total}")
+
+
+class TrainingDisplay:
+    """Live news of a training run: two lines that redraw themselves on a terminal, a plain line now and then elsewhere.
+
+    Use it as a context manager or call `close`. `update` is cheap enough for every step.
+    """
+
+    def __init__(self, every: float = EVERY) -> None:
+        self._every = every
+        self._state: _State | None = None
+        self._told = time.monotonic()
+        self._fresh = False
+        self._live: Any = None
+        self._on_terminal = terminal()
+
+    def update(
+        self, step: int, total: int, images_per_second: float, eta_seconds: float, values: dict[str, float]
+    ) -> None:
+        """The state after a step; `values` are losses and gammas by name, in the order in which to show them."""
+        self._state = (step, total, images_per_second, eta_seconds, values)
+        self._fresh = True
+        if _quiet:
+            return
+        if self._on_terminal:
+            # The live display's own thread draws the state a few times a second.
+            self._live = self._live or _live(lambda: self._state)
+        elif time.monotonic() - self._told >= self._every:
+            self._tell()
+
+    def close(self) -> None:
+        """Leave the last state standing."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        elif self._fresh and not _quiet and not self._on_terminal:
+            self._tell()
+        self._fresh = False
+
+    def __enter__(self) -> TrainingDisplay:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def _tell(self) -> None:
+        self._told, self._fresh = time.monotonic(), False
+        if self._state is not None:
+            note("  ".join(_describe(self._state)))
+
+
+_State = tuple[int, int, float, float, dict[str, float]]
+
+
+def _live(state: Any) -> Any:
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    def draw() -> Any:
+        now: _State = state()
+        where, *rest = _describe(now)
+        line = Table.grid(padding=(0, 2))
+        line.add_row(Text(where), ProgressBar(total=now[1], completed=now[0], width=24), *map(Text, rest[:2]))
+        return Group(line, Text("  ".join(rest[2:])))
+
+    live = Live(get_renderable=draw, console=Console(stderr=True), refresh_per_second=4, redirect_stdout=False)
+    live.start()
+    return live
+
+
+def _describe(state: _State) -> list[str]:
+    """The parts of a line: step, speed, time left, then one part per value."""
+    step, total, speed, eta, values = state
+    share = f" ({step / total:.0%})" if total else ""
+    return [
+        f"step {step}/{total}{share}",
+        f"{speed:.0f} image/s" if speed >= 10 else f"{speed:.2g} image/s",
+        f"ETA {clock(eta)}",
+        *(f"{name} {value:.4g}" for name, value in values.items()),
+    ]
+
+
+def clock(seconds: float) -> str:
+    """3725 -> 1:02:05, 65 -> 1:05; ?? where the time is not known."""
+    if not 0 <= seconds < float("inf"):
+        return "??"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _say(message: str) -> None:
+    # Looked up anew each time: while a live display runs, sys.stderr prints above it.
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()

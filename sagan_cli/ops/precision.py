@@ -1,0 +1,20 @@
+"""Where autocast's bf16 is kept out: sums over many terms, norms, logits and the final squashing."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least fp32; float64 stays float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """A stretch of code in the tensors' own types, on whatever device."""
+    device = like.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

@@ -1,0 +1,111 @@
+"""Where settings come from, and what a wrong one says."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sagan_cli.config.presets import PRESETS
+from sagan_cli.config.resolve import Resolved, flatten, frozen_for_resume, resolve, same_run
+from sagan_cli.config.schema import SETTINGS, Config
+from sagan_cli.config.toml import to_toml
+from sagan_cli.errors import UsageError
+
+
+def make(**kwargs: Any) -> Resolved:
+    given: dict[str, Any] = {"flags": {}, "sets": [], "environ": {}, "file": None, "preset": None}
+    return resolve(**{**given, **kwargs})
+
+
+def test_flag_beats_variable_beats_file_beats_preset_beats_default(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[train]\nbatch = 5\nsteps = 6\nema = 0.5\n")
+    layers: dict[str, Any] = {"preset": "laptop", "file": file, "environ": {"SAGAN_BATCH": "7", "SAGAN_STEPS": "8"}}
+    r = make(flags={"train.batch": 9}, **layers)
+    assert (r.config.train.batch, r.config.train.steps, r.config.train.ema) == (9, 8, 0.5)
+    assert r.config.model.base_width == PRESETS["laptop"][1]["model.base_width"]
+    assert [r.sources[k] for k in ("train.batch", "train.steps", "train.ema", "model.base_width", "train.seed")] == [
+        "--batch", "SAGAN_STEPS", str(file), "preset laptop", "default",
+    ]  # fmt: skip
+
+
+def test_set_stands_with_the_flags_and_may_not_contradict_one() -> None:
+    r = make(sets=["train.batch=3", "model.options.depth=2", "model.options.act=relu"], environ={"SAGAN_BATCH": "7"})
+    assert r.config.train.batch == 3
+    assert r.config.model.options == {"depth": 2, "act": "relu"}
+    with pytest.raises(UsageError, match="contradicts --batch 4"):
+        make(sets=["train.batch=3"], flags={"train.batch": 4})
+
+
+def test_kimg_is_steps_by_another_name() -> None:
+    assert make(kimg=1.0, flags={"train.batch": 32}).config.train.steps == 32  # 1000 / 32, rounded up
+    with pytest.raises(UsageError, match="--kimg and --steps"):
+        make(kimg=1.0, flags={"train.steps": 5})
+
+
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+def test_printed_toml_reads_back_as_the_same_configuration(preset: str | None, tmp_path: Path) -> None:
+    first = make(
+        preset=preset, sets=["model.options.depth=2", 'model.options.name="a \\"b\\""'], flags={"data.source": "a b\\c"}
+    )
+    file = tmp_path / "printed.toml"
+    file.write_text(to_toml(first))
+    assert make(file=file).config == first.config
+    assert set(flatten(tomllib.loads(to_toml(first)))) >= set(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        ({"sets": ["train.bach=3"]}, "--set: unknown key 'train.bach' (did you mean 'train.batch'?)"),
+        ({"sets": ["train.batch"]}, "write section.key=value"),
+        ({"sets": ["train.batch=many"]}, "--set train.batch: 'many' is not a whole number"),
+        ({"flags": {"train.batch": 0}}, "--batch: 0 is below 1"),
+        ({"flags": {"train.d_lr": float("nan")}}, "--d-lr: nan is not a finite number"),
+        ({"flags": {"data.fit": "crp"}}, "--fit: 'crp' is not one of auto, crop, pad, stretch (did you mean 'crop'?)"),
+        ({"environ": {"SAGAN_BATCH": "x"}}, "SAGAN_BATCH: 'x' is not a whole number"),
+        ({"environ": {"SAGAN_FLIP": "maybe"}}, "SAGAN_FLIP: 'maybe' is not true or false"),
+        ({"preset": "papr"}, "--preset papr: choose one of laptop, base, paper (did you mean 'paper'?)"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_source(layers: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make(**layers)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[train]\nbatch = 'x'\n", "train.batch: 'x' is not of type int"),
+        ("[train]\nbatch = true\n", "train.batch: True is not of type int"),
+        ("[trian]\nbatch = 1\n", "unknown key 'trian.batch'"),
+        ("[train\n", "not TOML"),
+        (None, "No such file"),
+    ],
+)
+def test_a_wrong_file_is_named(text: str | None, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        make(file=file)
+    assert says in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_only_live_settings_may_change_on_resume() -> None:
+    before = {k: Config().get(k) for k in SETTINGS}
+    frozen_for_resume(make(flags={"train.steps": 9, "run.keep": 1, "train.device": "cpu"}), before)
+    changed = make(flags={"train.batch": 9}, sets=["model.options.depth=2"])
+    assert not same_run(changed, before)
+    with pytest.raises(UsageError, match=r"--set model.options.depth None, not 2; --batch 64, not 9"):
+        frozen_for_resume(changed, before)
+
+
+def test_flags_and_variables_are_unique() -> None:
+    assert len({s.flag for s in SETTINGS.values()}) == len(SETTINGS)
+    assert all(s.help.endswith((".", "ms.")) for s in SETTINGS.values())
