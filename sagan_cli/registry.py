@@ -11,7 +11,7 @@ import functools
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
@@ -102,7 +102,7 @@ def entries(kind: str) -> list[Entry]:
         if entry.name in taken:
             entry = replace(entry, problem=f"the name '{entry.name}' belongs to a built-in {NOUNS[kind]}")
         elif len(rivals) > 1:
-            way_out = f"uninstall one, or name the other in {ALLOWLIST}"
+            way_out = f"uninstall one, or choose with {ALLOWLIST}"
             entry = replace(entry, problem=f"'{entry.name}' is claimed by {' and '.join(rivals)}: {way_out}")
         plugins.append(entry)
     return built_in + sorted(plugins, key=lambda e: (e.name, e.package))
@@ -113,10 +113,8 @@ def faults() -> list[str]:
     present, unreadable = _scan()
     allowed = _allowed() or set()
     absent = sorted(allowed - {_normal(e.package) for e in present})
-    return [
-        *unreadable,
-        *(f"{ALLOWLIST} names '{name}', and no plugin package of that name is installed" for name in absent),
-    ]
+    missing = (f"{ALLOWLIST} names '{name}': no plugin package of that name is installed" for name in absent)
+    return [*unreadable, *missing]
 
 
 def find(kind: str, name: str) -> Entry:
@@ -132,9 +130,8 @@ def find(kind: str, name: str) -> Entry:
         hidden = next((e for e in _scan()[0] if e.kind == kind and e.name == name), None)
         if hidden is not None:
             raise UsageError(f"{_FLAGS[kind]}{name}: provided by {hidden.package}, which {ALLOWLIST} leaves out")
-        raise UsageError(
-            f"{_FLAGS[kind]}{name}: no such {NOUNS[kind]}{closest(name, known)}; there are {', '.join(known)}"
-        )
+        wrong = f"{_FLAGS[kind]}{name}: no such {NOUNS[kind]}{closest(name, known)}"
+        raise UsageError(f"{wrong}; there are {', '.join(known)}")
     if entry.problem:
         raise PluginError(f"{NOUNS[kind]} {entry.problem}")
     return entry
@@ -173,9 +170,8 @@ def load_entry(entry: Entry) -> Any:
     except (Exception, SystemExit) as e:  # an import runs foreign code, which may raise anything
         raise PluginError(f"{entry.title} cannot be imported: {_line(e)}; {_way_out(entry)}") from e
     if not callable(loaded):
-        raise PluginError(
-            f"{entry.title}: {entry.value} is a {type(loaded).__name__}, not a function; {_way_out(entry)}"
-        )
+        what = f"{entry.value} is of type {type(loaded).__name__}, not a function"
+        raise PluginError(f"{entry.title}: {what}; {_way_out(entry)}")
     return loaded if entry.builtin or entry.kind == "commands" else _Guarded(entry, loaded)
 
 
@@ -235,11 +231,7 @@ def _scan() -> tuple[tuple[Entry, ...], tuple[str, ...]]:
 
 def _allowed() -> set[str] | None:
     text = os.environ.get(ALLOWLIST)
-    return None if text is None else {_normal(part) for part in _parts(text)}
-
-
-def _parts(text: str) -> Iterable[str]:
-    return (part.strip() for part in text.split(",") if part.strip())
+    return None if text is None else {_normal(part.strip()) for part in text.split(",") if part.strip()}
 
 
 def _normal(name: str) -> str:

@@ -9,18 +9,18 @@ from sagan_cli.config.toml import to_toml
 
 if TYPE_CHECKING:
     from sagan_cli.config.resolve import Resolved
-    from sagan_cli.engine.plan import Opened
+    from sagan_cli.data.opening import Opened
     from sagan_cli.engine.runtime import Runtime
 
 
 def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool) -> None:
     """The plan on stdout, as text or JSON."""
+    from sagan_cli.engine import cost
     from sagan_cli.engine.jobs import preview_spec
-    from sagan_cli.engine.plan import cost
 
     config = resolved.config
     spec = preview_spec(config, opened)
-    price = cost(config.model.arch, spec, config.train.batch // runtime.world, runtime.precision)
+    price = cost.count(config.model.arch, spec, config.train.batch // runtime.world, runtime.precision)
     pictures = len(opened.dataset)
     facts = {
         "data": config.data.source,

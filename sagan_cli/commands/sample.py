@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sagan_cli.engine.runtime import Runtime
     from sagan_cli.engine.sample import Request, Sampler
 
+MOST_SEEDS = 10_000_000
 FORMATS = ("png", "jpg", "webp", "dir", "zip", "npz")
 
 
@@ -124,7 +125,12 @@ def parse_seeds(text: str) -> list[int]:
         match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise UsageError(f"--seeds {text}: write numbers and ranges, as in 0-99,7")
-        seeds.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first >= MOST_SEEDS:
+            raise UsageError(f"--seeds {text}: more than {MOST_SEEDS:,} pictures; draw them in parts")
+        seeds.extend(range(first, last + 1))
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds {text}: a seed stands there twice, and would draw the same picture twice")
     return seeds
 
 

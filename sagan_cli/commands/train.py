@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sagan_cli import console, runs
+from sagan_cli import console, registry, runs
 from sagan_cli.commands.plan import show_plan
 from sagan_cli.commands.settings import given, with_settings
 from sagan_cli.config.presets import PRESETS
@@ -22,7 +22,7 @@ from sagan_cli.resume import choose, record_start
 from sagan_cli.runs import Run
 
 if TYPE_CHECKING:
-    from sagan_cli.engine.plan import Opened
+    from sagan_cli.data.opening import Opened
     from sagan_cli.engine.runtime import Runtime
     from sagan_cli.engine.train import Job, Outcome
 
@@ -62,6 +62,7 @@ def train(
             rich_help_panel="Run directory",
         ),
     ] = False,
+    download: Annotated[bool, typer.Option("--download", help="Fetch a named data set that is not there yet.", rich_help_panel="Data")] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and stop.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, memory and plan; write nothing.")
@@ -81,22 +82,30 @@ def train(
       sagan train --data ./celeba --size 64 --steps 20000
     """
     console.set_quiet(quiet)
-    if resume is not None and (out is not None or new or config is not None):
-        raise UsageError("--resume names the run and its settings: leave out --out, --new and --config")
-    resolved = _resolve(preset, config, set_ or [], kimg, resume, given(settings))
+    if resume is not None and (out is not None or new or config is not None or preset != "auto"):
+        raise UsageError("--resume names the run and its settings: leave out --out, --new, --config and --preset")
+    base = flatten(runs.open_run(resume).read()["config"]) if resume is not None else None
+    layers = {"flags": given(settings), "sets": set_ or [], "environ": os.environ, "file": config, "kimg": kimg, "base": base}
+
+    # What can be wrong is said before PyTorch loads, which takes seconds. The automatic presets touch none of it.
+    resolved = resolve(**layers, preset=None if preset == "auto" else preset)
+    if not print_config:
+        from sagan_cli.data.opening import open_data
+
+        registry.find("architectures", resolved.config.model.arch)
+        opened = open_data(resolved.config, download=download)
+    if preset == "auto" and resume is None:
+        resolved = resolve(**layers, preset=_preset_for(resolved.config.train.device))
     if print_config:
         console.result(to_toml(resolved).rstrip("\n"))
         return
-    # From here on PyTorch is needed, and takes a second or two to load.
-    from sagan_cli.engine.plan import open_data
     from sagan_cli.engine.runtime import open_runtime
 
-    cfg = resolved.config
-    with _stop_signals() as stopping, open_runtime(cfg.train.device, cfg.train.precision, distributed=True) as runtime:
+    cfg = resolved.config.train
+    with _stop_signals() as stopping, open_runtime(cfg.device, cfg.precision, distributed=True) as runtime:
         console.set_quiet(quiet or not runtime.leads)
-        if cfg.train.batch % runtime.world:
-            raise UsageError(f"--batch {cfg.train.batch}: not a multiple of the {runtime.world} processes")
-        opened = open_data(cfg)
+        if cfg.batch % runtime.world:
+            raise UsageError(f"--batch {cfg.batch}: not a multiple of the {runtime.world} processes")
         if dry_run:
             show_plan(resolved, opened, runtime, json_)
             return
@@ -104,7 +113,8 @@ def train(
         if runtime.leads:
             _finish(run, outcome, json_)
     if not outcome.finished:
-        raise typer.Exit(128 + stopping[0])
+        # The signal may have reached another process of this run only.
+        raise typer.Exit(128 + (stopping[0] if stopping else signal.SIGTERM))
 
 
 def _run(
@@ -178,19 +188,6 @@ def _finish(run: Run, outcome: Outcome, json_: bool) -> None:
         console.note(f"next: sagan sample {run.path} -n 64 --out grid.png")
     else:
         console.note(f"saved at step {outcome.step}; the same command goes on")
-
-
-def _resolve(
-    preset: str, config: Path | None, sets: list[str], kimg: float | None, resume: Path | None, flags: dict[str, Any]
-) -> Resolved:
-    base = None
-    if resume is not None:
-        base = flatten(runs.open_run(resume).read()["config"])
-    elif preset == "auto":
-        preset = _preset_for(flags.get("train.device") or os.environ.get("SAGAN_DEVICE", "auto"))
-    return resolve(
-        flags=flags, sets=sets, environ=os.environ, file=config, preset=preset, kimg=kimg, base=base
-    )  # fmt: skip
 
 
 def _preset_for(device: str) -> str:

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sagan_cli.data.decode import Pixels, decode
+import numpy as np
+from PIL import Image
+
+from sagan_cli.data.decode import Pixels, decode_image
 from sagan_cli.data.fingerprint import FileBacked
 from sagan_cli.data.listing import Listing, arrange, is_hidden, printable
 from sagan_cli.errors import BadImage, DataError
@@ -43,6 +46,11 @@ class ZipDataset(FileBacked):
         return printable(self.inner + self.listing.names[index])
 
     def read(self, index: int) -> tuple[Pixels, int]:
+        image, label = self.image(index)
+        return np.asarray(image), label
+
+    def image(self, index: int) -> tuple[Image.Image, int]:
+        """`read` without the copy into an array."""
         if self._archive is None:
             self._archive = zipfile.ZipFile(self.path)
             self._entries = _entries(self._archive)
@@ -55,7 +63,7 @@ class ZipDataset(FileBacked):
             data = self._archive.read(entry)  # never more than the size just checked, whatever the stream holds
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError) as e:
             raise BadImage(f"damaged in the archive: {e}") from e
-        return decode(io.BytesIO(data)), self.listing.labels[index]
+        return decode_image(io.BytesIO(data)), self.listing.labels[index]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_archive": None, "_entries": {}}

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
-import pickle
-import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sagan_cli.contracts import Dataset
-from sagan_cli.data.decode import Pixels
-from sagan_cli.data.fit import fit, is_gray
+from sagan_cli.data.fit import is_gray
 from sagan_cli.data.hints import hints_of
 from sagan_cli.data.npy import NpyWriter
-from sagan_cli.errors import BadImage, DataError, PluginError, SaganError
+from sagan_cli.data.reading import Chunk, ColourFound, Shape, Skipped, read_stretch
+from sagan_cli.data.workers import read_in_processes
+from sagan_cli.errors import BadImage
 
 IN_PROCESS_BELOW = 512
 """Pictures below which starting worker processes (a third of a second) costs more than it saves."""
@@ -37,44 +28,12 @@ _SAMPLED = 16
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What every picture is made into."""
-
-    height: int
-    width: int
-    channels: int
-    fit: str
-    gray_only: bool = False
-    """Stop at the first picture with a colour: `channels` 1 was a guess."""
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """One picture that cannot be read."""
-
-    index: int
-    reason: str
-
-
-@dataclass(frozen=True)
 class Built:
     """What was written: the pictures' shape (N, H, W, C), the pack's digest, and what is missing."""
 
     shape: tuple[int, int, int, int]
     digest: str
     skipped: list[Skipped]
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    images: Pixels
-    labels: list[int]
-    skipped: list[Skipped]
-    seen: int
-
-
-class _ColourFound(Exception):
-    """The guess that all pictures are gray was wrong."""
 
 
 def build(
@@ -103,7 +62,7 @@ def build(
     shape = Shape(height, width, guess, how, gray_only=channels is None and guess == 1)
     try:
         return _write(folder, dataset, shape, workers, progress)
-    except _ColourFound:
+    except ColourFound:
         return _write(folder, dataset, Shape(height, width, 3, how), workers, progress)
 
 
@@ -141,7 +100,7 @@ def _write(folder: Path, dataset: Dataset, shape: Shape, workers: int, progress:
     return Built((len(labels), *row), digest.hexdigest(), skipped)
 
 
-def _chunks(dataset: Dataset, shape: Shape, workers: int) -> Iterator[_Chunk]:
+def _chunks(dataset: Dataset, shape: Shape, workers: int) -> Iterator[Chunk]:
     total = len(dataset)
     size = max(1, min(_CHUNK_PICTURES, _CHUNK_BYTES // (shape.height * shape.width * shape.channels)))
     ranges = [(first, min(first + size, total)) for first in range(0, total, size)]
@@ -149,108 +108,6 @@ def _chunks(dataset: Dataset, shape: Shape, workers: int) -> Iterator[_Chunk]:
     alone = workers <= 1 or total < IN_PROCESS_BELOW or hints_of(dataset).in_process
     if alone or multiprocessing.current_process().daemon:
         for first, last in ranges:
-            yield _read(dataset, shape, first, last, lambda: False)
+            yield read_stretch(dataset, shape, first, last, lambda: False)
     else:
-        yield from _in_processes(dataset, shape, ranges, workers)
-
-
-def _read(dataset: Dataset, shape: Shape, first: int, last: int, stopped: Callable[[], bool]) -> _Chunk:
-    """Pictures first..last-1, those that can be read closed up."""
-    images = np.empty((last - first, shape.height, shape.width, shape.channels), np.uint8)
-    labels: list[int] = []
-    skipped: list[Skipped] = []
-    for index in range(first, last):
-        if stopped():
-            break
-        try:
-            picture, label = dataset.read(index)
-        except BadImage as e:
-            skipped.append(Skipped(index, str(e)))
-            continue
-        except OSError as e:
-            raise DataError(f"the data set cannot be read at {name_of(dataset, index)}: {e.strerror or e}") from e
-        _check_answer(dataset, index, picture, label)
-        if shape.gray_only and not is_gray(picture):
-            raise _ColourFound
-        images[len(labels)] = fit(picture, shape.height, shape.width, shape.channels, shape.fit)
-        labels.append(int(label))
-    return _Chunk(images[: len(labels)], labels, skipped, last - first)
-
-
-def name_of(dataset: Dataset, index: int) -> str:
-    """What to call picture `index` in a message: its file where the data set knows one."""
-    named: Callable[[int], str] | None = getattr(dataset, "name_of", None)
-    return named(index) if named else f"picture {index}"
-
-
-def _check_answer(dataset: Dataset, index: int, picture: Pixels, label: int) -> None:
-    given: Any = picture  # a plugin's answer may be anything at all
-    legal = isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.size > 0
-    if not legal or not (given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (1, 3, 4))):
-        what = f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
-        raise DataError(f"the data set's {name_of(dataset, index)} is {what}; it must be uint8 (H, W) or (H, W, 1|3|4)")
-    if not 0 <= label < max(1, len(dataset.class_names)):
-        raise DataError(
-            f"the data set's {name_of(dataset, index)} has label {label}; it names {len(dataset.class_names)} classes"
-        )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Worker processes. They are spawned, not forked: the parent may already run torch's threads, whose locks a fork copies
-# in whatever state they are.
-
-
-def _in_processes(dataset: Dataset, shape: Shape, ranges: list[tuple[int, int]], workers: int) -> Iterator[_Chunk]:
-    try:
-        pickled = pickle.dumps((dataset, shape))
-    # Pickling calls the data set's own code: any exception there means the same.
-    except Exception as e:
-        raise PluginError(f"the data set cannot be pickled, which packing in parallel needs: {e}") from e
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(pickled, stop))
-    waiting: deque[tuple[int, Future[_Chunk]]] = deque()
-    todo = iter(ranges)
-    try:
-        # Results come back in order; a bounded queue keeps memory constant while the first of them is slow.
-        while True:
-            while len(waiting) < 2 * workers + 1 and (bounds := next(todo, None)):
-                waiting.append((bounds[0], pool.submit(_work, *bounds)))
-            if not waiting:
-                return
-            first, future = waiting.popleft()
-            yield future.result()
-    except BrokenProcessPool as e:
-        raise SaganError(
-            f"packing stopped: a worker process died near {name_of(dataset, first)}, killed from outside or for want "
-            "of memory: free some and run the same command again"
-        ) from e
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_job: tuple[Dataset, Shape, Event]
-
-
-def _start_worker(pickled: bytes, stop: Event) -> None:
-    """Runs once in every worker process."""
-    global _job
-    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    dataset, shape = pickle.loads(pickled)
-    _job = dataset, shape, stop
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent is killed outright would wait for work for ever: it holds both ends of its own queue."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _work(first: int, last: int) -> _Chunk:
-    dataset, shape, stop = _job
-    return _read(dataset, shape, first, last, stop.is_set)
+        yield from read_in_processes(dataset, shape, ranges, workers)

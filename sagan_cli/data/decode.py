@@ -16,10 +16,10 @@ from sagan_cli.errors import BadImage
 
 Pixels = NDArray[np.uint8]
 
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-    + (".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif")
-)
+SUFFIXES = frozenset({
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".tga", ".jp2", ".avif",
+})  # fmt: skip
 """What counts as a picture in a folder or archive, in lower case; other files are ignored."""
 
 MAX_PIXELS = 89_478_485
@@ -56,11 +56,20 @@ _FORMATS = _formats()
 
 def is_picture(name: str) -> bool:
     """Whether a file of this name is taken for a picture; letter case does not matter."""
-    return Path(name).suffix.lower() in SUFFIXES
+    return name[name.rfind(".") :].lower() in SUFFIXES
 
 
 def decode(source: Path | IO[bytes]) -> Pixels:
-    """The first frame, upright: uint8 (H, W) for gray, (H, W, 3) for colour, (H, W, 4) where there is transparency.
+    """`decode_image` as an array: uint8 (H, W) for gray, (H, W, 3) for colour, (H, W, 4) where there is transparency.
+
+    Raises:
+        BadImage: as `decode_image`.
+    """
+    return np.asarray(decode_image(source))
+
+
+def decode_image(source: Path | IO[bytes]) -> Image.Image:
+    """The first frame, upright, in mode L, RGB, or RGBA where there is transparency.
 
     16 bits are divided by 257, never clipped. Palettes are expanded, CMYK and its relatives converted to RGB. An
     embedded colour profile is not applied.
@@ -77,7 +86,7 @@ def decode(source: Path | IO[bytes]) -> Pixels:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage(f"too large: {image.width}x{image.height} pixels")
                 image.load()
-                return _pixels(_upright(image))
+                return _plain(_upright(image))
     except BadImage:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e:
@@ -101,18 +110,13 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _pixels(image: Image.Image) -> Pixels:
+def _plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return _from_16_bits(np.asarray(image))
+        return Image.fromarray(_from_16_bits(np.asarray(image)))
     if image.mode in ("I", "F"):
-        return _from_32_bits(np.asarray(image))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-    elif image.mode in ("1", "L"):
-        image = image.convert("L")
-    else:
-        image = image.convert("RGB")
-    return np.asarray(image)
+        return Image.fromarray(_from_32_bits(np.asarray(image)))
+    mode = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _from_16_bits(values: NDArray[Any]) -> Pixels:

@@ -18,16 +18,18 @@ def needs_border(height: int, width: int, to_height: int, to_width: int) -> bool
     return 0 <= to_height - height <= 2 * BORDER and 0 <= to_width - width <= 2 * BORDER
 
 
-def is_gray(picture: Pixels) -> bool:
+def is_gray(picture: Pixels | Image.Image) -> bool:
     """Whether no pixel has a colour: one channel, or equal red, green and blue."""
+    if isinstance(picture, Image.Image):
+        picture = np.asarray(picture)
     if picture.ndim == 2 or picture.shape[2] == 1:
         return True
     red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
     return np.array_equal(red, green) and np.array_equal(red, blue)
 
 
-def fit(picture: Pixels, height: int, width: int, channels: int, how: str) -> Pixels:
-    """uint8 (h, w) or (h, w, 1|3|4) -> uint8 (height, width, channels).
+def fit(picture: Pixels | Image.Image, height: int, width: int, channels: int, how: str) -> Pixels:
+    """uint8 (h, w) or (h, w, 1|3|4), or an image of mode L, RGB or RGBA -> uint8 (height, width, channels).
 
     Transparency is kept with 4 channels and otherwise laid on white. `how`:
 
@@ -38,10 +40,11 @@ def fit(picture: Pixels, height: int, width: int, channels: int, how: str) -> Pi
 
     Resizing is Lanczos with the filter widened when shrinking, so nothing aliases.
     """
-    if how == "pad" and channels == 1 and picture.ndim == 2:
-        # The MNIST family, 60,000 times: no detour through Pillow.
-        if needs_border(picture.shape[0], picture.shape[1], height, width):
-            return _framed(picture[..., None], height, width)
+    if not isinstance(picture, Image.Image):
+        h, w = picture.shape[:2]
+        if how == "pad" and channels == 1 and picture.ndim == 2 and needs_border(h, w, height, width):
+            return _framed(picture[..., None], height, width)  # the MNIST family: 60,000 detours through Pillow saved
+        picture = Image.fromarray(picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
     image = _in_channels(picture, channels)
     if how == "crop":
         image = _resized(image, width, height, _centre(image.width, image.height, width, height))
@@ -55,15 +58,11 @@ def fit(picture: Pixels, height: int, width: int, channels: int, how: str) -> Pi
     return _framed(fitted, height, width)
 
 
-def _in_channels(picture: Pixels, channels: int) -> Image.Image:
-    if picture.ndim == 3 and picture.shape[2] == 1:
-        picture = picture[..., 0]
-    image = Image.fromarray(picture)
-    if channels == 4:
-        return image.convert("RGBA")
-    if image.mode == "RGBA":
+def _in_channels(image: Image.Image, channels: int) -> Image.Image:
+    if image.mode == "RGBA" and channels != 4:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _centre(width: int, height: int, to_width: int, to_height: int) -> tuple[float, float, float, float]:

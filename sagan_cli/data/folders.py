@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sagan_cli.data.decode import Pixels, decode
+import numpy as np
+from PIL import Image
+
+from sagan_cli.data.decode import Pixels, decode_image
 from sagan_cli.data.fingerprint import FileBacked
 from sagan_cli.data.listing import Listing, arrange, is_hidden, printable
 from sagan_cli.errors import DataError
@@ -34,7 +37,12 @@ class FolderDataset(FileBacked):
         return printable(self.listing.names[index])
 
     def read(self, index: int) -> tuple[Pixels, int]:
-        return decode(self.root / self.listing.names[index]), self.listing.labels[index]
+        image, label = self.image(index)
+        return np.asarray(image), label
+
+    def image(self, index: int) -> tuple[Image.Image, int]:
+        """`read` without the copy into an array, which would take as long as decoding a JPEG."""
+        return decode_image(self.root / self.listing.names[index]), self.listing.labels[index]
 
 
 def open_folder(root: Path, *, where: str, unconditional: bool) -> FolderDataset:

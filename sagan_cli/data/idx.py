@@ -1,35 +1,28 @@
-"""A folder of IDX files, plain or .gz (MNIST, Fashion-MNIST, EMNIST, ...), as a data set.
-
-The format (LeCun, Cortes and Burges, "The MNIST database"): two zero bytes, a type code (8: unsigned byte), the number
-of dimensions, each dimension as a big-endian 32-bit integer, then the values, last dimension fastest.
-"""
+"""A folder of IDX files, plain or .gz (MNIST, Fashion-MNIST, EMNIST, ...), as a data set."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
 import re
-import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 
-from sagan_cli.data.decode import MAX_PIXELS, Pixels
+from sagan_cli.data.decode import Pixels
 from sagan_cli.data.fingerprint import FileBacked
 from sagan_cli.data.fit import needs_border
 from sagan_cli.data.hints import Hints
+from sagan_cli.data.idx_file import IdxFile, open_idx_file, read_header
 from sagan_cli.errors import BadImage, DataError
 
 _NAME = re.compile(
     r"(?P<prefix>.*?)[-_.]?(?P<part>images|labels)[-.]idx(?P<dims>[13])-ubyte(?P<gz>\.gz)?", re.IGNORECASE
 )
 _TEST = re.compile(r"(^|[-_.])(t10k|test)$", re.IGNORECASE)
-_UNSIGNED_BYTE = 8
 
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -45,32 +38,16 @@ _FASHION_LABELS = frozenset(
 """sha256 of its label values: the file names and sizes are MNIST's own, so only the content tells the two apart."""
 
 
-@dataclass(frozen=True)
-class IdxFile:
-    """One IDX file of unsigned bytes, checked to hold what its header says."""
-
-    path: Path
-    shape: tuple[int, ...]
-
-    @property
-    def start(self) -> int:
-        """Bytes of header before the values."""
-        return 4 + 4 * len(self.shape)
-
-    def open(self) -> IO[bytes]:
-        """The unpacked bytes, header first."""
-        return _open(self.path)
-
-
 class IdxDataset(FileBacked):
     """Pictures of one IDX file, streamed in order, with the labels of another."""
+
+    _stream: IO[bytes] | None = None
 
     def __init__(
         self, images: IdxFile, hints: Hints, labels: IdxFile | None, values: Sequence[int], class_names: Sequence[str]
     ) -> None:
         self.images, self.hints, self._label_file, self._labels = images, hints, labels, values
         self.class_names = class_names
-        self._stream: IO[bytes] | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -102,6 +79,10 @@ class IdxDataset(FileBacked):
             raise BadImage("cut short")
         return np.frombuffer(values, np.uint8).reshape(height, width), self._labels[index] if self._labels else 0
 
+    def __del__(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_stream": None}
 
@@ -114,7 +95,7 @@ def is_idx_folder(folder: Path) -> bool:
 def idx_side(folder: Path, split: str) -> int:
     """The side in pixels at which the pictures are trained on: the next power of two, 32 for 28."""
     images, _ = _find(folder, split, where=str(folder))
-    shape = _header(images)
+    shape = read_header(images)
     return max(32, 1 << math.ceil(math.log2(max(shape[1:]))))
 
 
@@ -125,7 +106,7 @@ def open_idx(folder: Path, *, split: str, height: int, width: int, where: str, u
         DataError: files that are missing, ambiguous, cut short, or of another kind than their name says.
     """
     image_path, label_path = _find(folder, split, where=where)
-    images = IdxFile(image_path, _checked(image_path, 3))
+    images = open_idx_file(image_path, 3)
     framed = needs_border(images.shape[1], images.shape[2], height, width)
     hints = Hints(fit="pad" if framed else "crop", channels=1, in_process=True)
     if unconditional:
@@ -134,13 +115,13 @@ def open_idx(folder: Path, *, split: str, height: int, width: int, where: str, u
         raise DataError(
             f"--data {where}: {image_path.name} has no labels file beside it: add it or pass --unconditional"
         )
-    labels = IdxFile(label_path, _checked(label_path, 1))
+    labels = open_idx_file(label_path, 1)
     if labels.shape[0] != images.shape[0]:
         raise DataError(
             f"--data {where}: {images.shape[0]:,} pictures in {image_path.name}, but {labels.shape[0]:,} labels in "
             f"{label_path.name}: these files do not belong together"
         )
-    values = _values(labels)
+    values = labels.values()
     # Digits count from 0, EMNIST's letters from 1.
     low = min(int(values.min()), 1)
     names: Sequence[str] = [str(v) for v in range(low, int(values.max()) + 1)]
@@ -174,78 +155,3 @@ def _find(folder: Path, split: str, *, where: str) -> tuple[Path, Path | None]:
         )
     ((prefix, path),) = wanted.items()
     return path, found.get((prefix, "labels"))
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return path.open("rb")
-
-
-def _header(path: Path) -> tuple[int, ...]:
-    """The dimensions that an IDX file of unsigned bytes declares.
-
-    Raises:
-        DataError: not such a file.
-    """
-    try:
-        with _open(path) as f:
-            zero, kind, dims = struct.unpack(">HBB", f.read(4))
-            shape = struct.unpack(f">{dims}I", f.read(4 * dims))
-    except struct.error as e:
-        raise DataError(f"{path}: too short for an IDX file: fetch it again") from e
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}): fetch it again") from e
-    if zero != 0 or kind != _UNSIGNED_BYTE:
-        raise DataError(f"{path}: not an IDX file of unsigned bytes (it starts with {zero:04x} {kind:02x})")
-    return shape
-
-
-def _checked(path: Path, dims: int) -> tuple[int, ...]:
-    """The header's dimensions, after comparing them with what the file holds."""
-    shape = _header(path)
-    if len(shape) != dims:
-        raise DataError(
-            f"{path}: {len(shape)} dimensions where {dims} belong: images are idx3 files, labels idx1 files"
-        )
-    if 0 in shape or math.prod(shape[1:]) > MAX_PIXELS:
-        raise DataError(f"{path}: dimensions {'x'.join(map(str, shape))} are no data set: fetch it again")
-    expected, actual = 4 + 4 * dims + math.prod(shape), _length(path)
-    if path.suffix.lower() == ".gz" and actual != expected % 2**32:
-        actual = _unpacked_length(path, expected)
-    elif path.suffix.lower() == ".gz":
-        actual = expected
-    if actual != expected:
-        word = "cut short" if actual < expected else "longer than its header says"
-        raise DataError(f"{path}: {word}: {actual:,} bytes where {expected:,} belong: fetch it again")
-    return shape
-
-
-def _length(path: Path) -> int:
-    """Bytes of the file, or what a .gz says of its content, modulo 2^32, in its last four bytes (RFC 1952, ISIZE)."""
-    if path.suffix.lower() != ".gz":
-        return path.stat().st_size
-    with path.open("rb") as f:
-        f.seek(-4, 2)
-        return int(struct.unpack("<I", f.read(4))[0])
-
-
-def _unpacked_length(path: Path, expected: int) -> int:
-    """The true length of a .gz whose last bytes disagree: it may have been packed in several members."""
-    length = 0
-    try:
-        with _open(path) as f:
-            while length <= expected and (chunk := f.read(1 << 20)):
-                length += len(chunk)
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path}: cut short or damaged ({e}): fetch it again") from e
-    return length
-
-
-def _values(file: IdxFile) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    try:
-        with file.open() as f:
-            f.seek(file.start)
-            return np.frombuffer(f.read(), np.uint8)
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{file.path}: damaged or cut short ({e}): fetch it again") from e

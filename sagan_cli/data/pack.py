@@ -5,7 +5,7 @@
                         manifest.json    shape, digest, class names, and every picture that was skipped
     <cache>/fingerprints/<glance>        content fingerprint of files that stat like this
 
-The key is the sha256 of content, transform and format. A pack appears whole, by a rename, or not at all.
+The key is the sha256 of content, class names, transform and format. A pack appears whole, by a rename, or not at all.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,21 +23,21 @@ import numpy as np
 import numpy.typing as npt
 
 from sagan_cli.contracts import Dataset
-from sagan_cli.data.build import Built, build, name_of
+from sagan_cli.data.build import Built, build
+from sagan_cli.data.cache import cache_dir as cache_dir
+from sagan_cli.data.cache import check_room, discard, ready, sweep
 from sagan_cli.data.fingerprint import Glance
 from sagan_cli.data.fit import FITS
 from sagan_cli.data.hints import hints_of
+from sagan_cli.data.reading import name_of
 from sagan_cli.errors import DataError, SaganError, UsageError
-from sagan_cli.files import TEMPORARY, write_atomic, write_directory
+from sagan_cli.files import write_atomic, write_directory
 
 FORMAT = 1
 """Part of every key: raise it when pictures come out differently, and no old pack is read again."""
 
 _CLOCK_TICK = 2_000_000_000
 """ns within which two changes of a file may carry the same time (FAT counts in steps of two seconds)."""
-
-_STALE_AFTER = 3600
-"""Seconds without a write after which a half-written pack has no writer any more."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,6 @@ class Pack:
         return self.path / "manifest.json"
 
 
-def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """SAGAN_CACHE, else XDG_CACHE_HOME/sagan, else ~/.cache/sagan; empty values count as absent."""
-    env = os.environ if environ is None else environ
-    if own := env.get("SAGAN_CACHE"):
-        return Path(own).expanduser()
-    shared = env.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "sagan"
-
-
 def open_pack(
     dataset: Dataset,
     request: PackRequest,
@@ -112,21 +101,23 @@ def open_pack(
     """
     if request.fit not in ("auto", *FITS):
         raise UsageError(f"--fit {request.fit}: choose auto, {', '.join(FITS)}")
-    packs = _ready(cache_dir) / "packs"
+    packs = ready(cache_dir) / "packs"
     content, before = _content(dataset, cache_dir / "fingerprints")
     hints = hints_of(dataset)
     transform = asdict(request)
     transform["fit"] = hints.fit if request.fit == "auto" else request.fit
     transform["channels"] = request.channels or hints.channels
-    key = hashlib.sha256(json.dumps([FORMAT, content, transform], sort_keys=True).encode()).hexdigest()
+    # A plugin may rename its classes and leave its pictures, and so its fingerprint, as they were.
+    parts = [FORMAT, content, list(dataset.class_names), transform]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     path = packs / key[:40]
 
     pack = _load(path, notify)
     if pack is None:
         if len(dataset) == 0:
             raise DataError("the data set holds no pictures")
-        _sweep(packs)
-        _check_room(packs, len(dataset) * request.height * request.width * (transform["channels"] or 3))
+        sweep(packs)
+        check_room(packs, len(dataset) * request.height * request.width * (transform["channels"] or 3))
 
         def fill(folder: Path) -> None:
             built = build(
@@ -180,7 +171,8 @@ def _content(dataset: Dataset, memory: Path) -> tuple[str, Glance | None]:
         raise DataError("the data set's files changed while they were read: run the same command again")
     # A file changed within the clock's last tick could change once more and look the same: not remembered.
     if before.newest < started - _CLOCK_TICK:
-        write_atomic(memo, content.encode())
+        with contextlib.suppress(SaganError):  # a cache shared read-only still serves its packs, only more slowly
+            write_atomic(memo, content.encode())
     return content, before
 
 
@@ -209,7 +201,7 @@ def _load(path: Path, notify: Callable[[str], None], *, from_cache: bool = True)
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         notify(f"{path}: damaged pack ({e}); packing again")
-        _discard(path)
+        discard(path)
         return None
 
 
@@ -253,44 +245,3 @@ def _judge(pack: Pack, max_bad: float, notify: Callable[[str], None]) -> None:
         if count == 0:
             raise DataError(f"no picture of class '{name}' can be read (see {pack.manifest}): mend or remove the class")
     notify(f"skipped {fact}; all are listed in {pack.manifest}")
-
-
-def _ready(cache: Path) -> Path:
-    try:
-        for name in ("packs", "fingerprints"):
-            (cache / name).mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise SaganError(
-            f"{cache}: the cache cannot be written ({e.strerror or e}): set SAGAN_CACHE to a folder that can"
-        ) from e
-    return cache
-
-
-def _check_room(packs: Path, needed: int) -> None:
-    free = shutil.disk_usage(packs).free
-    if needed > free:
-        raise SaganError(
-            f"{packs}: packing needs {needed / 1e9:.1f} GB where {free / 1e9:.1f} GB are free: "
-            "make room, or set SAGAN_CACHE to a folder on another disk"
-        )
-
-
-def _sweep(packs: Path) -> None:
-    """Remove what killed processes left half-written."""
-    for left in packs.glob(f"{TEMPORARY}*"):
-        try:
-            touched = max(p.stat().st_mtime for p in (left, *left.iterdir()))
-        except OSError:
-            continue  # its owner finished or removed it just now
-        if touched < time.time() - _STALE_AFTER:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _discard(path: Path) -> None:
-    """Take a damaged pack away in one step, so that no other process sees it half-removed."""
-    aside = path.with_name(f"{TEMPORARY}damaged-{os.getpid()}-{time.time_ns()}")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return  # another process was faster
-    shutil.rmtree(aside, ignore_errors=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class TorchvisionFactory:
     files: Mapping[str, tuple[str, ...]]
     """Split -> files that must be there, relative to `folder`."""
     class_names: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Split -> pictures, for sets that are loaded whole: known beforehand, so that a packed set need not be loaded."""
     can_download: bool = True
     """Tells `--download` that the keyword `download` is understood."""
 
@@ -103,7 +105,7 @@ class TorchvisionDataset(FileBacked):
         self._loaded: tuple[Pixels, Sequence[int]] | None = None
 
     def __len__(self) -> int:
-        return len(self._load()[0])
+        return self.factory.counts[self.split]
 
     def files(self) -> Sequence[tuple[str, Path]]:
         return [(name, self.root / self.factory.folder / name) for name in self.factory.files[self.split]]
@@ -132,6 +134,11 @@ class TorchvisionDataset(FileBacked):
                     f"--data {self.factory.name}: the files in {self.root / self.factory.folder} are damaged or "
                     f"incomplete: {e}"
                 ) from e
+            if len(inner.data) != len(self):
+                raise DataError(
+                    f"--data {self.factory.name}: {len(inner.data):,} pictures where {len(self):,} belong: "
+                    "fetch it again"
+                )
             self._loaded = inner.data, inner.targets if hasattr(inner, "targets") else inner.labels
         return self._loaded
 
@@ -158,9 +165,16 @@ cifar10 = TorchvisionFactory(
     "cifar-10-batches-py",
     {"train": (*(f"data_batch_{i}" for i in range(1, 6)), "batches.meta"), "test": ("test_batch", "batches.meta")},
     ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    {"train": 50_000, "test": 10_000},
 )
 svhn = TorchvisionFactory(
-    "svhn", "SVHN", 32, ".", {"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)}, tuple("0123456789")
+    "svhn",
+    "SVHN",
+    32,
+    ".",
+    {"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)},
+    tuple("0123456789"),
+    {"train": 73_257, "test": 26_032},
 )
 stl10 = TorchvisionFactory(
     "stl10",
@@ -169,6 +183,7 @@ stl10 = TorchvisionFactory(
     "stl10_binary",
     {"train": ("train_X.bin", "train_y.bin"), "test": ("test_X.bin", "test_y.bin")},
     ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
+    {"train": 5_000, "test": 8_000},
 )
 mnist = TorchvisionFactory("mnist", "MNIST", 32, "MNIST/raw", _IDX_FILES)
 fashion_mnist = TorchvisionFactory("fashion-mnist", "FashionMNIST", 32, "FashionMNIST/raw", _IDX_FILES)

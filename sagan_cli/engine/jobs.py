@@ -15,8 +15,8 @@ from sagan_cli import registry
 from sagan_cli.config.schema import Config
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.data.hints import hints_of
+from sagan_cli.data.opening import Opened
 from sagan_cli.data.pack import PackRequest, cache_dir, open_pack, require_batch
-from sagan_cli.engine.plan import Opened, model_spec
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.train import Job
 
@@ -40,7 +40,7 @@ def label(config: Config, opened: Opened) -> str:
 def preview_spec(config: Config, opened: Opened) -> ModelSpec:
     """The network's shape before any picture is packed."""
     channels = _channels(config) or hints_of(opened.dataset).channels or 3
-    return model_spec(config, opened.form, channels, len(opened.dataset.class_names))
+    return _spec(config, opened, channels, len(opened.dataset.class_names))
 
 
 def open_job(config: Config, opened: Opened, progress: Progress, notify: Callable[[str], None]) -> Job:
@@ -50,9 +50,7 @@ def open_job(config: Config, opened: Opened, progress: Progress, notify: Callabl
         DataError: too many bad pictures, or fewer than a batch.
         UsageError: an unknown architecture.
     """
-    arch = next((e for e in registry.entries("architectures") if e.name == config.model.arch), None)
-    if arch is None:
-        registry.load("architectures", config.model.arch)  # says which ones there are
+    arch = registry.find("architectures", config.model.arch)
     request = PackRequest(opened.form.height, opened.form.width, _channels(config), config.data.fit)
     with progress("packing", len(opened.dataset)) as tick:
         pack = open_pack(
@@ -60,8 +58,8 @@ def open_job(config: Config, opened: Opened, progress: Progress, notify: Callabl
             progress=tick, notify=notify,
         )  # fmt: skip
     require_batch(pack, config.train.batch)
-    spec = model_spec(config, opened.form, int(pack.images.shape[-1]), len(pack.class_names))
-    return Job(config, spec, f"{arch.package} {arch.version}" if arch else "", pack)
+    spec = _spec(config, opened, int(pack.images.shape[-1]), len(pack.class_names))
+    return Job(config, spec, f"{arch.package} {arch.version}", pack)
 
 
 def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
@@ -85,3 +83,12 @@ def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
 
 def _channels(config: Config) -> int | None:
     return None if config.data.channels == "auto" else int(config.data.channels)
+
+
+def _spec(config: Config, opened: Opened, channels: int, num_classes: int) -> ModelSpec:
+    """What the architecture is told."""
+    model, form = config.model, opened.form
+    return ModelSpec(
+        height=form.height, width=form.width, channels=channels, num_classes=num_classes, latent=model.latent,
+        base_width=model.base_width, attn_at=form.attn_at, options=dict(model.options),
+    )  # fmt: skip

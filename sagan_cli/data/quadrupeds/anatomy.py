@@ -63,7 +63,7 @@ class Species:
 
 @dataclass(frozen=True)
 class Part:
-    """Strokes of one colour. `inside` parts show only on the torso, `rigid` ones do not grow out of it."""
+    """Strokes of one colour; `inside` parts show only where the torso is."""
 
     colour: Colour
     strokes: list[Stroke]
@@ -88,7 +88,7 @@ class Figure:
 
 
 def pose(species: Species, dice: Dice) -> Figure:
-    """Body, neck and head. The legs come from `place_legs`, the ears and horns from `features`."""
+    """Body, neck and head. The legs come from `place_legs`, the ears, horns and tail from `add_features`."""
     coat = species.coats[dice.pick(len(species.coats))]
     girth = dice.between(0.93, 1.06)
     s = replace(

@@ -28,8 +28,8 @@ FAR_SIDE = 0.80
 def draw(seed: int, index: int, height: int, width: int, legs: int = 4) -> NDArray[np.uint8]:
     """Picture `index` of the series `seed`: uint8 (height, width, 3) RGB; its species is `index % len(SPECIES)`.
 
-    The same picture at every size, up to sampling. `legs` 3 erases one of the legs and 5 draws one more, everything
-    else being equal; they exist to test `count_legs` and occur in no data set.
+    A picture is the same at every size of one shape, up to sampling. `legs` 3 erases one of the legs and 5 draws one
+    more, everything else being equal; they exist to test `count_legs` and occur in no data set.
 
     Raises:
         ValueError: seed or index outside 0..2^64-1, an empty picture, or `legs` other than 3, 4 or 5.
@@ -58,6 +58,7 @@ def draw(seed: int, index: int, height: int, width: int, legs: int = 4) -> NDArr
     scenery.shadow(picture, view, left, ground, 0.33 * scale)
     _compose(picture, figure, x, y, scale * view.scale, roll, tint)
     picture = clip01(picture)
+    # Adding a half before the cut to whole numbers rounds to the nearest one.
     picture *= 255
     picture += 0.5
     return np.ascontiguousarray(picture.astype(np.uint8).transpose(1, 2, 0))

@@ -43,7 +43,10 @@ SCENES = (
 
 
 def paint(canvas: Canvas, dice: Dice) -> Array:
-    """A scene without animals: float32 (3, H, W) in about [0, 1]. Takes as many random numbers every time."""
+    """A scene without animals: float32 (3, H, W) in about [0, 1].
+
+    Every scene rolls the same number of dice, used or not, so that the animal does not depend on the scene.
+    """
     scene = SCENES[dice.pick(len(SCENES))]
     jitter = 1 + dice.many(3, -0.03, 0.03)[:, None, None]
     horizon = dice.between(-0.02, 0.09)
