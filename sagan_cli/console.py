@@ -11,10 +11,10 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from sagan_cli.errors import UsageError
 
@@ -78,16 +78,21 @@ def refuse_terminal(flag: str = "--out -") -> None:
         raise UsageError(f"{flag}: standard output is a terminal; name a file, or add a pipe or > FILE")
 
 
-def write_bytes(data: bytes) -> None:
-    """The result as bytes, on standard output.
+def write_streamed(fill: Callable[[IO[bytes]], object]) -> None:
+    """The result as bytes, on standard output, as `fill` writes them.
 
     Raises:
         UsageError: standard output is a terminal.
     """
     refuse_terminal()
     sys.stdout.flush()
-    sys.stdout.buffer.write(data)
+    fill(sys.stdout.buffer)
     sys.stdout.buffer.flush()
+
+
+def write_bytes(data: bytes) -> None:
+    """The same for bytes that are at hand."""
+    write_streamed(lambda f: f.write(data))
 
 
 def terminal() -> bool:

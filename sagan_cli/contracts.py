@@ -37,7 +37,7 @@ class Dataset(Protocol):
         ...
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Picture `index` as uint8, shape (H, W) or (H, W, C) with C in 1, 3, 4, any H and W; and its label (0 if none).
+        """Picture `index` as uint8, shape (H, W) or (H, W, C) with C in 1, 3, 4, any H, W; and its label (0 if none).
 
         Raises:
             BadImage: this picture cannot be read; it is skipped, counted and listed.

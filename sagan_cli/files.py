@@ -39,7 +39,7 @@ def write_stream(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bo
                 if durable:
                     os.fsync(f.fileno())
             Path(name).chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
-            os.replace(name, path)
+            Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -179,5 +178,5 @@ def _touched(run: Run) -> int:
     newest_time = 0
     for path in (run.path / "run.json", run.path / "metrics.jsonl", run.checkpoints):
         with contextlib.suppress(FileNotFoundError):
-            newest_time = max(newest_time, os.stat(path).st_mtime_ns)
+            newest_time = max(newest_time, path.stat().st_mtime_ns)
     return newest_time

@@ -1,9 +1,16 @@
-"""Plugins that were never built: a module and the metadata that pip would have written beside it."""
+"""Plugins that were never built (a module, and the metadata that pip would have written), and `sagan` run with them."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
+
+import sagan_cli
+
+REPOSITORY = Path(sagan_cli.__file__).parents[1]
 
 
 def install(folder: Path, package: str, entry_points: str, *, version: str = "1.0", **modules: str) -> None:
@@ -16,3 +23,21 @@ def install(folder: Path, package: str, entry_points: str, *, version: str = "1.
     (info / "entry_points.txt").write_text(textwrap.dedent(entry_points))
     for name, source in modules.items():
         (folder / f"{name}.py").write_text(textwrap.dedent(source))
+
+
+def call(*args: str, path: Path | None = None, code: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `sagan`, or `code`, in a fresh process that finds the plugins of `path`."""
+    places = [str(p) for p in (path, REPOSITORY) if p]
+    program = ["-c", code] if code else ["-m", "sagan_cli"]
+    return subprocess.run(
+        [sys.executable, *program, *args],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(places), **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def environment(path: Path) -> dict[str, str]:
+    """Variables under which a process finds the plugins of `path`."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(path), str(REPOSITORY)))}

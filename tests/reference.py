@@ -1,4 +1,4 @@
-"""Plain float64 NumPy re-statements of the mathematics, written from the papers and sharing no code with the package."""
+"""Plain float64 NumPy re-statements of the mathematics, written from the papers."""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
-"""`sagan` as a process: what it imports and how long it takes to start, its exit codes, and one line per failure."""
+"""`sagan` as a process: what it imports and how long it takes to start, its help, and wrong command lines."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -14,13 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes import install
+from fakes import REPOSITORY, call
 
 import sagan_cli
-from sagan_cli import cli, console, registry
+from sagan_cli import console, registry
 from sagan_cli.commands.loading import real_command
 
-REPOSITORY = Path(sagan_cli.__file__).parents[1]
 HEAVY = ("torch", "torchvision", "torch_fidelity", "numpy", "PIL", "safetensors")
 REPORT = """
 import sys
@@ -30,19 +27,6 @@ try:
 finally:
     print("IMPORTED", *sorted(sys.modules), file=sys.stderr)
 """
-
-
-def call(*args: str, path: Path | None = None, code: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run `sagan`, or `code`, in a fresh process that finds the plugins of `path`."""
-    places = [str(p) for p in (path, REPOSITORY) if p]
-    program = ["-c", code] if code else ["-m", "sagan_cli"]
-    return subprocess.run(
-        [sys.executable, *program, *args],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places), **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def imported(*args: str) -> set[str]:
@@ -143,173 +127,6 @@ def test_the_help_of_train_is_grouped():
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert len(headings) >= 4
     assert headings[-1] == "Options:"
-
-
-COMMANDS = """
-import errno, sys
-import typer
-from sagan_cli import console
-from sagan_cli.errors import DataError
-
-def flood():
-    "Write more than a pipe holds."
-    for i in range(200_000):
-        console.result("a line of the result")
-
-def full(): raise OSError(errno.ENOSPC, "No space left on device", "grid.png")
-def stop(): raise KeyboardInterrupt
-def data(): raise DataError("--data x: no\\npictures")
-def wrong(): return {}["missing"]
-def number() -> int: return 7
-def leave(): raise typer.Exit(5)
-def exits(): console.result("kept"); sys.exit(1)
-def size(n: int): console.result(str(n + 1))
-def odd(x: "no such annotation"): pass
-"""
-NAMES = ("flood", "full", "stop", "data", "wrong", "number", "leave", "exits", "size", "odd")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Plugins that provide commands, most of which come to grief, and one that must never be imported."""
-    folder = tmp_path_factory.mktemp("site")
-    points = "".join(f"{name} = fake_commands:{name}\n" for name in NAMES)
-    install(folder, "fake-commands", f"[sagan.commands]\n{points}", fake_commands=COMMANDS)
-    points = "[sagan.commands]\nghost = fake_ghost:run\n[sagan.datasets]\nghost = fake_ghost:build\n"
-    install(folder, "fake-ghost", points, fake_ghost="raise RuntimeError('imported')\n")
-    return folder
-
-
-def test_root_help_lists_plugin_commands_without_importing_them(site: Path):
-    done = call("--help", path=site)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "ghost" in done.stdout
-    assert "fake-ghost tests [fake-ghost]" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("args", "code", "line"),
-    [
-        (("data",), 1, "sagan: error: --data x: no pictures"),
-        (("full",), 1, "sagan: error: grid.png: No space left on device; free some space"),
-        (("wrong",), 1, "sagan: error: command 'wrong' of fake-commands 1.0 failed: KeyError: 'missing'"),
-        (("ghost",), 1, "sagan: error: command 'ghost' of fake-ghost 1.0 cannot be imported: RuntimeError: imported"),
-        (("odd",), 1, "sagan: error: command 'odd' of fake-commands 1.0 is not a Typer function: "),
-        (("size",), 2, "sagan size: error: missing argument 'n'"),
-        (("size", "x"), 2, "sagan size: error: invalid value for 'n'"),
-        (("stop",), 130, ""),
-        (("number",), 0, ""),
-        (("leave",), 5, ""),
-    ],
-)
-def test_every_end_is_one_line_and_its_exit_code(site: Path, args: tuple[str, ...], code: int, line: str):
-    done = call(*args, path=site)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr.startswith(line)
-    assert done.stderr.count("\n") == (1 if line else 0), done.stderr
-
-
-def test_a_plugin_command_works_and_its_results_arrive(site: Path):
-    assert call("size", "41", path=site).stdout == "42\n"
-    done = call("exits", path=site)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "kept\n", "")
-
-
-def test_debug_shows_the_traceback_and_the_line(site: Path):
-    done = call("wrong", path=site, SAGAN_DEBUG="1")
-    assert done.returncode == 1
-    assert "Traceback (most recent call last)" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("sagan: error: command 'wrong'")
-
-
-def test_a_bug_of_ours_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def broken(kind: str) -> list[str]:
-        raise TypeError("an\nunexpected thing")
-
-    monkeypatch.setattr(registry, "entries", broken)
-    assert cli.run(["plugins"]) == 1
-    assert capsys.readouterr() == (
-        "",
-        "sagan: bug: TypeError: an unexpected thing (set SAGAN_DEBUG=1 for the traceback)\n",
-    )
-
-
-def test_an_accelerator_out_of_memory_names_the_way_out(capsys: pytest.CaptureFixture[str]):
-    error = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")
-    assert cli.explain(error) == 1
-    assert "lower --batch" in capsys.readouterr().err
-
-
-def test_a_reader_that_leaves_is_no_error(site: Path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sagan_cli", "flood"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(REPOSITORY)))},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.read(1)
-    process.stdout.close()
-    said = process.stderr.read()
-    process.stderr.close()
-    assert (process.wait(timeout=30), said) == (1, b"")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_behind_stdout_is_one_line():
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "sagan_cli", "plugins"],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdout=full, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-    assert (done.returncode, done.stderr) == (1, "sagan: error: No space left on device; free some space\n")
-
-
-def test_plugins_lists_everything_while_every_plugin_is_broken(site: Path):
-    done = call("plugins", path=site)
-    assert (done.returncode, done.stderr) == (0, "")
-    rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert rows[0] == ["KIND", "NAME", "PACKAGE", "VERSION", "BUILT-IN"]
-    assert ["datasets", "ghost", "fake-ghost", "1.0", "no"] in rows
-    assert ["architectures", "sagan", "sagan-cli", sagan_cli.__version__, "yes"] in rows
-
-
-def test_check_says_which_are_broken(tmp_path: Path):
-    install(tmp_path, "fake-ghost", "[sagan.datasets]\nghost = fake_ghost:build\n", fake_ghost="import nothing_such\n")
-    done = call("plugins", "--check", "--json", path=tmp_path, SAGAN_PLUGINS="fake-ghost,absent")
-    assert done.returncode == 1
-    report = json.loads(done.stdout)
-    assert (report["schema_version"], report["api"]) == (1, 1)
-    assert report["faults"] == ["SAGAN_PLUGINS names 'absent': no plugin package of that name is installed"]
-    wrong = [p for p in report["plugins"] if p["status"] == "error"]
-    assert [(p["kind"], p["name"], p["package"], p["builtin"]) for p in wrong] == [
-        ("datasets", "ghost", "fake-ghost", False)
-    ]
-    assert "No module named 'nothing_such'" in wrong[0]["error"]
-    assert {p["status"] for p in report["plugins"] if p["builtin"]} == {"ok"}
-    assert call("plugins", "--check", path=tmp_path, SAGAN_PLUGINS="").returncode == 0
-
-
-def test_completion_offers_commands_without_importing_plugins(site: Path):
-    done = call(path=site, _SAGAN_COMPLETE="complete_bash", COMP_WORDS="sagan g", COMP_CWORD="1")
-    assert done.stdout.split() == ["ghost"], done.stderr
-
-
-@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
-def test_ctrl_c_ends_quietly(tmp_path: Path):
-    source = "import time\ndef wait():\n    print('ready', flush=True)\n    time.sleep(30)\n"
-    install(tmp_path, "fake-wait", "[sagan.commands]\nwait = fake_wait:wait\n", fake_wait=source)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sagan_cli", "wait"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY)))},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, "")
 
 
 def test_console_is_the_only_file_that_writes():

@@ -15,6 +15,10 @@ from sagan_cli.files import write_atomic, write_directory, write_stream
 from sagan_cli.runs import Run
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     file = tmp_path / "a.bin"
     write_atomic(file, b"old")
@@ -26,7 +30,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         write_stream(file, fail)
     assert file.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.bin"]
+    assert names(tmp_path) == ["a.bin"]
 
 
 def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -36,11 +40,11 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError):
         write_directory(tmp_path / "d", half)
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
     assert write_directory(tmp_path / "d", lambda work: (work / "one").write_text("1"))
     assert not write_directory(tmp_path / "d", lambda work: (work / "two").write_text("2"))
-    assert os.listdir(tmp_path) == ["d"]
-    assert os.listdir(tmp_path / "d") == ["one"]
+    assert names(tmp_path) == ["d"]
+    assert names(tmp_path / "d") == ["one"]
 
 
 def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The networks: published parameter counts, every block against float64 NumPy, sizes, and what evaluation leaves alone."""
+"""The networks: published parameter counts, every block against float64 NumPy, sizes, evaluation."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_self_attention_block_forward_and_gradients() -> None:
     np.testing.assert_allclose(y.detach(), expected, atol=1e-12)
     np.testing.assert_allclose(block.maps(tx).detach(), beta, atol=1e-13)
 
-    # Gradients by central differences of the NumPy block, along random directions of the input, gamma and each raw weight.
+    # Gradients by central differences of the NumPy block, along random directions of input, gamma and raw weights.
     probe = np.random.default_rng(2).normal(size=y.shape)
     (y * torch.from_numpy(probe)).sum().backward()
     loss = lambda x_, ws, g: float((reference.attention_block(x_, *ws, g)[0] * probe).sum())  # noqa: E731

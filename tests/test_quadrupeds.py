@@ -29,6 +29,7 @@ def opened(split: str = "train", height: int = 32, width: int = 32) -> Quadruped
 
 # The data set
 
+
 def test_keeps_the_contract_and_survives_pickling():
     data = opened()
     assert isinstance(data, Dataset)
@@ -79,6 +80,7 @@ def test_bad_requests_are_named():
 
 
 # The pictures
+
 
 def test_a_fresh_process_draws_the_same_bytes():
     code = (
@@ -141,6 +143,7 @@ def test_both_directions_and_all_scenes_occur():
 
 
 # The leg counter
+
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_counts_four_legs_and_notices_one_fewer_or_more(size: int):
@@ -214,10 +217,12 @@ def test_counts_in_frames_of_other_shapes():
 def test_counter_reaches_its_goals_on_ten_thousand(size: int, goal: float):
     shares = {}
     for legs in (4, 3, 5):
-        answers = np.concatenate([
-            count_legs_batch(np.stack([draw(SEED, i, size, size, legs) for i in range(first, first + 500)]))
-            for first in range(0, 10_000, 500)
-        ])
+        answers = np.concatenate(
+            [
+                count_legs_batch(np.stack([draw(SEED, i, size, size, legs) for i in range(first, first + 500)]))
+                for first in range(0, 10_000, 500)
+            ]
+        )
         shares[legs] = float(np.mean(answers == 4))
     assert shares[4] >= goal
     assert shares[3] <= 0.02

@@ -33,7 +33,9 @@ def weights(run: Path, step: int) -> dict[str, bytes]:
 
 
 def test_a_run_directory_says_all_of_itself(idx: Path, tmp_path: Path) -> None:
-    out = ok(*tiny(idx, "--steps", 6, "--log-every", 2, "--grid-every", 3, "--save-every", 2, "--keep", 2), cwd=tmp_path)
+    out = ok(
+        *tiny(idx, "--steps", 6, "--log-every", 2, "--grid-every", 3, "--save-every", 2, "--keep", 2), cwd=tmp_path
+    )
     assert out == b"runs/001-idx-sagan16\n"  # stdout carries the result and nothing else
     run = tmp_path / "runs/001-idx-sagan16"
     assert sorted(p.name for p in run.iterdir()) == [
@@ -113,7 +115,12 @@ def test_settings_come_from_flags_variables_files_and_are_printed(idx: Path, tmp
     args = ("train", "--config", "c.toml", "--set", "model.latent=9", "--preset", "laptop", "--print-config")
     printed = ok(*args, cwd=tmp_path, env=env)
     values = tomllib.loads(printed.decode())
-    assert (values["train"]["steps"], values["train"]["batch"], values["run"]["keep"], values["model"]["latent"]) == (11, 13, 7, 9)
+    assert (values["train"]["steps"], values["train"]["batch"], values["run"]["keep"], values["model"]["latent"]) == (
+        11,
+        13,
+        7,
+        9,
+    )
     (tmp_path / "again.toml").write_bytes(printed)
     second = ok("train", "--config", "again.toml", "--print-config", cwd=tmp_path)
     assert tomllib.loads(second.decode()) == values

@@ -50,7 +50,8 @@ def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool)
         f"data         {config.data.source}: {pictures} pictures, {classes}\n"
         f"pictures     {spec.height}x{spec.width}x{spec.channels}, attention at {attention}\n"
         f"parameters   G {price.g_parameters:,}  D {price.d_parameters:,}\n"
-        f"memory       {price.weights_mib:,.0f} MiB weights and optimiser, about {price.activations_mib:,.0f} MiB activations\n"
+        f"memory       {price.weights_mib:,.0f} MiB weights and optimiser, "
+        f"about {price.activations_mib:,.0f} MiB activations\n"
         f"training     {config.train.steps:,} steps of {config.train.batch} pictures on {runtime.device} in "
         f"{runtime.precision}: {facts['passes']} passes over the data\n"
     )

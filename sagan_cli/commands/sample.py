@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sagan_cli import console, runs
+from sagan_cli.commands.outputs import FORMATS, kind_of, refuse_existing, refuse_files, write
 from sagan_cli.errors import CheckpointError, UsageError, closest
-from sagan_cli.files import write_atomic, write_stream
 
 if TYPE_CHECKING:
-    from sagan_cli.engine.runtime import Runtime
+    import numpy as np
+
     from sagan_cli.engine.sample import Request, Sampler
 
 MOST_SEEDS = 10_000_000
-FORMATS = ("png", "jpg", "webp", "dir", "zip", "npz")
 
 
 def sample(
@@ -80,7 +79,9 @@ def sample(
       sagan sample --seeds 0-9 --out pictures/
     """  # fmt: skip
     console.set_quiet(quiet)
-    kind = _kind(out, format_)
+    kind = kind_of(out, format_)
+    if out == "-":
+        console.refuse_terminal()
     if out == "-" and json_:
         raise UsageError("--json and --out - both want stdout: write the pictures to a file")
     if out == "-" and kind == "dir":
@@ -91,19 +92,32 @@ def sample(
         raise UsageError("--seeds lists every seed: leave out -n and --seed")
     listed = parse_seeds(seeds) if seeds is not None else None
     if out != "-":
-        _refuse_existing(Path(out), kind, force)
+        refuse_existing(Path(out), kind, force)
     checkpoint = find_checkpoint(target)
 
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.engine.sample import load
+    from sagan_cli.engine.sample import load, pictures
 
     with open_runtime(device, precision) as runtime:
         sampler = load(checkpoint, runtime, raw=raw)
         requests, per_row = _requests(sampler, n, seed or 0, listed, class_)
         names = [_file_name(r, sampler, class_ is not None) for r in requests]
         if kind == "dir":
-            _refuse_files(Path(out), names, force)
-        _write(out, kind, sampler, requests, names, runtime, columns or per_row, truncation, batch)
+            refuse_files(Path(out), names, force)
+
+        def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            drawn = 0
+            with console.progress("drawing", len(requests)) as tick:
+                for part in pictures(
+                    sampler.generator, sampler.spec, requests, runtime, truncation=truncation, batch=batch
+                ):
+                    yield part
+                    tick(drawn := drawn + len(part[0]))
+
+        about = {"step": sampler.facts.step, "weights": sampler.weights, "sha256": sampler.facts.digests}
+        if truncation is not None:
+            about["truncation"] = truncation
+        write(out, kind, batches, requests, names, columns or per_row, about)
     if json_:
         console.emit_json({
             "out": out, "format": kind, "count": len(requests), "seeds": [r.seed for r in requests],
@@ -156,43 +170,6 @@ def find_checkpoint(target: str | None) -> Path:
     return kept[-1]
 
 
-def _kind(out: str, format_: str | None) -> str:
-    if format_ is not None and format_ not in FORMATS:
-        raise UsageError(f"--format {format_}: choose one of {', '.join(FORMATS)}{closest(format_, FORMATS)}")
-    suffix = Path(out).suffix.lower().lstrip(".").replace("jpeg", "jpg")
-    if out == "-":
-        return format_ or "png"
-    if out.endswith("/") or Path(out).is_dir() or not suffix:
-        found = "dir"
-    elif suffix in FORMATS:
-        found = suffix
-    elif format_ is None:
-        raise UsageError(f"--out {out}: '.{suffix}' is not one of .png .jpg .webp .zip .npz (or give --format)")
-    else:
-        found = format_
-    if format_ not in (None, found) and suffix in FORMATS:
-        raise UsageError(f"--format {format_} contradicts --out {out}")
-    return format_ or found
-
-
-def _refuse_existing(path: Path, kind: str, force: bool) -> None:
-    if kind == "dir":
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"--out {path}: is a file, not a directory")
-    elif path.is_dir():
-        raise UsageError(f"--out {path}: is a directory; name a file in it")
-    elif path.exists() and not force:
-        raise UsageError(f"--out {path}: exists already; --force replaces it")
-
-
-def _refuse_files(folder: Path, names: list[str], force: bool) -> None:
-    if force or not folder.is_dir():
-        return
-    there = {p.name for p in folder.iterdir()}
-    if clash := [name for name in names if name in there]:
-        raise UsageError(f"--out {folder}: {clash[0]} exists already ({len(clash)} in all); --force replaces them")
-
-
 def _requests(
     sampler: Sampler, n: int | None, first: int, listed: list[int] | None, class_: str | None
 ) -> tuple[list[Request], int | None]:
@@ -232,60 +209,3 @@ def _file_name(request: Request, sampler: Sampler, by_class: bool) -> str:
         return f"seed{request.seed:06d}.png"
     safe = re.sub(r"[^\w.-]+", "_", sampler.class_names[request.label])
     return f"seed{request.seed:06d}-class{request.label:03d}-{safe}.png"
-
-
-def _write(
-    out: str, kind: str, sampler: Sampler, requests: list[Request], names: list[str], runtime: Runtime,
-    columns: int | None, truncation: float | None, batch: int,
-) -> None:  # fmt: skip
-    import numpy as np
-
-    from sagan_cli.engine.pictures import encode, grid, write_npz, write_zip
-    from sagan_cli.engine.sample import pictures
-
-    about: dict[str, Any] = {"step": sampler.facts.step, "weights": sampler.weights, "sha256": sampler.facts.digests}
-    if truncation is not None:
-        about["truncation"] = truncation
-
-    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        done = 0
-        with console.progress("drawing", len(requests)) as tick:
-            drawn = pictures(
-                sampler.generator, sampler.spec, requests, runtime, truncation=truncation, batch=batch
-            )  # fmt: skip
-            for images, labels in drawn:
-                yield images, labels
-                done += len(images)
-                tick(done)
-
-    def files() -> Iterator[tuple[str, bytes]]:
-        place = 0
-        for images, labels in batches():
-            for image, label in zip(images, labels, strict=True):
-                own = {**about, "seed": requests[place].seed, "class": int(label)}
-                yield names[place], encode(image, "png", own)
-                place += 1
-
-    if kind == "dir":
-        for name, data in files():
-            write_atomic(Path(out) / name, data, durable=False)
-    elif kind in ("zip", "npz"):
-        seeds = [r.seed for r in requests]
-        fill = (
-            (lambda f: write_zip(f, files()))
-            if kind == "zip"
-            else (lambda f: write_npz(f, batches(), len(requests), seeds))
-        )
-        if out == "-":
-            spool = io.BytesIO()
-            fill(spool)
-            console.write_bytes(spool.getvalue())
-        else:
-            write_stream(Path(out), fill)
-    else:
-        sheet = grid(np.concatenate([images for images, _ in batches()]), columns)
-        data = encode(sheet, kind, {**about, "seeds": [r.seed for r in requests]})
-        if out == "-":
-            console.write_bytes(data)
-        else:
-            write_atomic(Path(out), data)

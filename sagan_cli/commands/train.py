@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +62,9 @@ def train(
             rich_help_panel="Run directory",
         ),
     ] = False,
-    download: Annotated[bool, typer.Option("--download", help="Fetch a named data set that is not there yet.", rich_help_panel="Data")] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a named data set that is not there yet.", rich_help_panel="Data")
+    ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and stop.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, memory and plan; write nothing.")
@@ -85,7 +87,14 @@ def train(
     if resume is not None and (out is not None or new or config is not None or preset != "auto"):
         raise UsageError("--resume names the run and its settings: leave out --out, --new, --config and --preset")
     base = flatten(runs.open_run(resume).read()["config"]) if resume is not None else None
-    layers = {"flags": given(settings), "sets": set_ or [], "environ": os.environ, "file": config, "kimg": kimg, "base": base}
+    layers: dict[str, Any] = {
+        "flags": given(settings),
+        "sets": set_ or [],
+        "environ": os.environ,
+        "file": config,
+        "kimg": kimg,
+        "base": base,
+    }
 
     # What can be wrong is said before PyTorch loads, which takes seconds. The automatic presets touch none of it.
     resolved = resolve(**layers, preset=None if preset == "auto" else preset)
@@ -138,7 +147,7 @@ def _run(
     with run.lock() if runtime.leads else nullcontext():
         if not runtime.leads:
             runtime.barrier()  # the first process packs; the others find the pack
-        job = open_job(resolved.config, opened, console.progress, console.note)
+        job = open_job(resolved.config, opened, _interruptible(stopping), console.note)
         if runtime.leads:
             runtime.barrier()
         if chosen:
@@ -156,6 +165,23 @@ def _run(
         if runtime.leads:
             run.update(status="finished" if outcome.finished else "interrupted", step=outcome.step)
     return outcome, run
+
+
+def _interruptible(stopping: list[int]) -> Callable[[str, int], AbstractContextManager[console.Tick]]:
+    """Progress that leaves off when a signal has come: packing has nothing to save."""
+
+    @contextmanager
+    def progress(label: str, total: int) -> Iterator[console.Tick]:
+        with console.progress(label, total) as tick:
+
+            def told(done: int, total: int | None = None) -> None:
+                if stopping:
+                    raise typer.Exit(128 + stopping[0])
+                tick(done, total)
+
+            yield told
+
+    return progress
 
 
 def _introduce(job: Job, run: Run, before: dict[str, Any] | None, runtime: Runtime) -> None:
@@ -199,7 +225,7 @@ def _preset_for(device: str) -> str:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that receives SIGINT or SIGTERM; the loop ends after its step. A second signal ends the process at once."""
+    """A list that receives SIGINT or SIGTERM; the loop ends after its step; a second one ends the process."""
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:

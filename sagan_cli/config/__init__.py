@@ -1,1 +1,1 @@
-"""What a run is told: the settings, the presets, and the order in which their sources win. No torch, no I/O but TOML."""
+"""What a run is told: the settings, the presets, and the order in which their sources win. No torch."""

@@ -1,4 +1,4 @@
-"""Where each setting's value comes from: flag or --set > SAGAN_* > --config > --preset > default. One owner of that order."""
+"""Where each setting's value comes from: flag or --set > SAGAN_* > --config > --preset > default."""
 
 from __future__ import annotations
 
@@ -197,13 +197,15 @@ def _from_text(s: Setting, text: str, where: str) -> Any:
         raise UsageError(f"{where}: '{text}' is not {kind}") from None
 
 
-def _fits(s: Setting, value: Any, where: str) -> Any:
+def _fits(s: Setting, given: Any, where: str) -> Any:
     """The value in the setting's type, or a UsageError."""
+    value: Any = given
     if s.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if s.kind is str and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # size = 64 reads better in TOML than size = "64"
-    if type(value) is not s.kind:
+    kind = type(value)
+    if kind is not s.kind:
         raise UsageError(f"{where}: {value!r} is not of type {s.kind.__name__}")
     if s.kind is float and not math.isfinite(value):
         raise UsageError(f"{where}: {value} is not a finite number")

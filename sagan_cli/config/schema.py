@@ -1,7 +1,7 @@
 """Every setting of a training run: its name, type, default and one line of help, once.
 
-The flags of `sagan train`, the keys of `--config` files and `--set`, and the `SAGAN_*` variables are all made from here:
-field `batch` of section `train` is `--batch`, `train.batch` and `SAGAN_BATCH`.
+The flags of `sagan train`, the keys of `--config` files and `--set`, and the `SAGAN_*` variables are all made from
+here: field `batch` of section `train` is `--batch`, `train.batch` and `SAGAN_BATCH`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def setting(default: Any, text: str, **more: Any) -> Any:
-    """A field with its help; `low`/`high` bound a number, `choices` lists what a text may be, `flag` renames the flag."""
+    """A field with its help; `low`/`high` bound a number, `choices` list what a text may be, `flag` renames it."""
     return field(default=default, metadata={"help": text, **more})
 
 

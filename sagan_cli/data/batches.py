@@ -33,7 +33,7 @@ class Batches:
         self.images, self.labels, self.labelled = pack.images, pack.labels, bool(pack.class_names)
         self.resident: Tensor | None = None
         if device.type == "cuda" and pack.images.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
-            self.resident = torch.from_numpy(np.ascontiguousarray(pack.images)).to(device)
+            self.resident = torch.from_numpy(np.array(pack.images)).to(device)
         self._pass: tuple[int, np.ndarray] | None = None
 
     def indices(self, update: int) -> np.ndarray:

@@ -129,8 +129,7 @@ def open_pack(
             _describe(folder, dataset, built, content, transform)
 
         # Another process may have packed the same in the meantime: its pack is as good as ours.
-        with contextlib.suppress(FileExistsError):
-            write_directory(path, fill)
+        write_directory(path, fill)
         pack = _load(path, notify, from_cache=False)
         if pack is None:
             raise SaganError(

@@ -125,7 +125,8 @@ def load_tensors(facts: Facts, file: str, prefixes: tuple[str, ...]) -> dict[str
         raise CheckpointError(f"{path}: missing from its checkpoint")
     if _sha256(path) != facts.digests.get(file):
         raise CheckpointError(
-            f"{path}: damaged or replaced (its sha256 is not the one in {FACTS}); delete {facts.path} to use an older one"
+            f"{path}: damaged or replaced (its sha256 is not the one in {FACTS}); "
+            f"delete {facts.path} to use an older one"
         )
     try:
         with safe_open(path, framework="pt") as f:
@@ -187,7 +188,7 @@ def _load_optimiser(
                 raise CheckpointError(
                     f"{path}: {prefix}.{name}/{slot} is {tuple(tensor.shape)}, not {tuple(parameter.shape)}"
                 )
-            # empty_like keeps the parameter's memory layout, which the fused optimiser wants; the step count is a scalar.
+            # empty_like keeps the parameter's memory layout, as fused Adam wants; the step count is a scalar.
             state[slot] = torch.empty_like(parameter).copy_(tensor) if tensor.dim() else tensor.to(parameter.device)
         if state:
             optimiser.state[parameter] = state

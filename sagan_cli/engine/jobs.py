@@ -20,6 +20,7 @@ from sagan_cli.data.pack import PackRequest, cache_dir, open_pack, require_batch
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.train import Job
 
+
 class Tick(Protocol):
     """Told how far a piece of work is."""
 
@@ -33,7 +34,7 @@ def label(config: Config, opened: Opened) -> str:
     """`<data>-<arch><size>`, the readable part of a run directory's name."""
     form = opened.form
     size = str(form.height) if form.height == form.width else f"{form.height}x{form.width}"
-    name = Path(config.data.source).resolve().stem if os.path.exists(config.data.source) else config.data.source
+    name = Path(config.data.source).resolve().stem if Path(config.data.source).exists() else config.data.source
     return f"{name}-{config.model.arch}{size}"
 
 
@@ -54,7 +55,7 @@ def open_job(config: Config, opened: Opened, progress: Progress, notify: Callabl
     request = PackRequest(opened.form.height, opened.form.width, _channels(config), config.data.fit)
     with progress("packing", len(opened.dataset)) as tick:
         pack = open_pack(
-            opened.dataset, request, cache_dir=cache_dir(), max_bad=config.data.max_bad, workers=os.cpu_count() or 1,
+            opened.dataset, request, cache_dir=cache_dir(), max_bad=config.data.max_bad, workers=_cores(),
             progress=tick, notify=notify,
         )  # fmt: skip
     require_batch(pack, config.train.batch)
@@ -64,10 +65,11 @@ def open_job(config: Config, opened: Opened, progress: Progress, notify: Callabl
 
 def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
     """What run.json says besides the settings."""
+    source = Path(job.config.data.source)
     return {
         "model": {"arch": job.config.model.arch, "package": job.arch_package, **asdict(job.spec)},
         "data": {
-            "source": str(Path(job.config.data.source).resolve()) if os.path.exists(job.config.data.source) else job.config.data.source,
+            "source": str(source.resolve()) if source.exists() else job.config.data.source,
             "digest": job.pack.digest,
             "count": len(job.pack.images),
             "skipped": len(job.pack.skipped),
@@ -79,6 +81,11 @@ def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
             **{name: metadata.version(name) for name in ("torch", "numpy", "pillow", "safetensors")},
         },
     }  # fmt: skip
+
+
+def _cores() -> int:
+    """Cores that this process may use, which in a container are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _channels(config: Config) -> int | None:

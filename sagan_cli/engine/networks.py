@@ -30,7 +30,7 @@ def create(arch: str, spec: ModelSpec, train: TrainConfig, device: torch.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(train.seed, "weights").initial_seed())
         networks = build(arch, spec)  # on the CPU, so that every device starts from the same numbers
-    g, d = (n.to(device, memory_format=torch.channels_last).train() for n in networks)
+    g, d = (laid_out(n, device).train() for n in networks)
     betas = (train.beta1, train.beta2)
     # The fused step is one pass over each weight; Metal has none.
     fused = device.type in ("cpu", "cuda")
@@ -39,11 +39,16 @@ def create(arch: str, spec: ModelSpec, train: TrainConfig, device: torch.device)
     return Players(g, d, opt_g, opt_d), EMA(g, train.ema)
 
 
+def laid_out(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on its device, in the channels-last layout that convolutions are fastest in."""
+    return network.to(device).to(memory_format=torch.channels_last)
+
+
 def attention_gammas(players: Players) -> dict[str, float]:
     """gamma of every attention block that has one: {"gamma_g32": ..., "gamma_d32": ...}."""
     found = {}
     for letter, network in (("g", players.generator), ("d", players.discriminator)):
-        layers = getattr(network, "attention_layers", dict)()
+        layers: dict[str, nn.Module] = getattr(network, "attention_layers", dict)()
         for name, layer in layers.items():
             if isinstance(gamma := getattr(layer, "gamma", None), torch.Tensor):
                 found[f"gamma_{letter}{name}"] = gamma.item()

@@ -1,4 +1,4 @@
-"""uint8 pictures to files: grids, single images, .zip and .npz, streamed so that memory does not grow with their number."""
+"""uint8 pictures to files: grids, single images, .zip and .npz, streamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRID_GAP = 2
 
 
 def grid(pictures: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """uint8 (N, H, W, C) -> one picture; as square as it can be unless `columns` is given; white gaps, none for N = 1."""
+    """uint8 (N, H, W, C) -> one picture; as square as can be unless `columns` is given; white gaps."""
     n, h, w, c = pictures.shape
     if n == 1:
         return pictures[0]
@@ -60,7 +60,7 @@ def write_zip(target: IO[bytes], files: Iterable[tuple[str, bytes]]) -> None:
 def write_npz(
     target: IO[bytes], batches: Iterator[tuple[np.ndarray, np.ndarray]], count: int, seeds: list[int]
 ) -> None:
-    """`arr_0` uint8 (N, H, W, C), the layout that other evaluators read, and `arr_1` labels, `seeds`; one batch in memory."""
+    """`arr_0` uint8 (N, H, W, C), as other evaluators read it, `arr_1` labels and `seeds`; one batch in memory."""
     labels: list[np.ndarray] = []
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(_entry("arr_0.npy"), "w", force_zip64=True) as member:

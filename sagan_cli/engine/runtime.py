@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -155,7 +156,7 @@ def peak_memory_mib(device: torch.device) -> float:
 def _cpu_multiplies_bf16() -> bool:
     # Emulated bf16 is slower than fp32, so the instruction itself decides; elsewhere than on Linux x86, fp32 is safe.
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as lines:
             flags = next((line for line in lines if line.startswith("flags")), "")
     except OSError:
         return False

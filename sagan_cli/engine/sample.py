@@ -67,7 +67,7 @@ def load(path: Path, runtime: Runtime, *, raw: bool = False) -> Sampler:
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
     """A generator in evaluation mode, on the device and laid out for it."""
-    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    return networks.laid_out(network, device).eval().requires_grad_(False)
 
 
 def latents(requests: Sequence[Request], spec: ModelSpec, truncation: float | None) -> tuple[Tensor, Tensor | None]:

@@ -70,7 +70,7 @@ def generator_step(players: Players, runtime: Runtime, noise: tuple[Tensor, Tens
 
 
 def advance_spectral_norms(network: nn.Module) -> None:
-    """One power iteration for each weight that has one: once per optimiser step of its network, before the forward pass."""
+    """One power iteration for each weight that has one: once per optimiser step of its network, before its forward."""
     for module in network.modules():
         advance = getattr(module, "advance_", None)
         if advance is not None:

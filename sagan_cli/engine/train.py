@@ -1,4 +1,4 @@
-"""The training loop, top to bottom. Progress is counted in generator updates; every number is a function of (seed, step)."""
+"""The training loop, top to bottom, counted in generator updates; every number is a function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -112,15 +112,16 @@ def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Cal
                 raise SaganError(
                     f"{_diverged(losses, step)}; the last checkpoint is {_last(run)}: lower --d-lr and --g-lr"
                 )
-            if step > logged[0]:
-                now = time.monotonic()
-                speed = (step - logged[0]) * cfg.batch / (now - logged[1])
-                logged = (step, now)
             latest = {**losses, **networks.attention_gammas(players)}
             if runtime.leads and step % job.config.run.log_every == 0:
-                memory = peak_memory_mib(runtime.device)
-                run.append_metrics({"step": step, "kimg": step * cfg.batch / 1000, **latest, "images_per_second": speed,
-                                    "memory_mib": memory, "time": datetime.now(UTC).isoformat(timespec="seconds")})  # fmt: skip
+                now = time.monotonic()
+                run.append_metrics({
+                    "step": step, "kimg": step * cfg.batch / 1000, **latest,
+                    "images_per_second": (step - logged[0]) * cfg.batch / (now - logged[1]),
+                    "memory_mib": peak_memory_mib(runtime.device),
+                    "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                })  # fmt: skip
+                logged = (step, now)
 
         # Sample grid of the fixed latents.
         if runtime.leads and (done or step % job.config.run.grid_every == 0):

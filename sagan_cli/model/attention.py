@@ -28,7 +28,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W); H and W even."""
-        b, _, h, w = x.shape
+        h, w = x.shape[2:]
         query, key, value = self._project(x)
         o = attend(query, key, value)
         # (B, N, e) seen as a picture is channels_last already: no copy.

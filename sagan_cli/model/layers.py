@@ -14,7 +14,7 @@ from sagan_cli.ops.spectral_norm import as_matrix, normalised, power_iteration
 class SpectralNormed(nn.Module):
     """A weight that is divided by its largest singular value whenever it is used.
 
-    `advance_` moves the estimate; the training step calls it once per optimiser step of the network. `forward` never does.
+    `advance_` moves the estimate; the training step calls it once per optimiser step of the network, `forward` never.
     """
 
     u: Tensor

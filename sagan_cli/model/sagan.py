@@ -6,6 +6,8 @@ side has base_width * min(16, 2^k) channels, so that SAGAN-128 goes 16, 16, 8, 4
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ class Generator(nn.Module):
         self.start = (grid.start_height, grid.start_width)
         widths = [channels_at(spec, grid.stages - i) for i in range(grid.stages + 1)]
         self.linear = SNLinear(spec.latent, widths[0] * grid.start_height * grid.start_width)
-        self.blocks = nn.ModuleList(UpBlock(i, o, spec.num_classes) for i, o in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(UpBlock(i, o, spec.num_classes) for i, o in pairwise(widths))
         self.attention = _attention(spec, {side: widths[k] for side, k in grid.attention_sites().items()})
         # Which block's output each attention layer stands on, by the number of blocks run so far.
         self.attend_after = {k: str(side) for side, k in grid.attention_sites().items() if side in spec.attn_at}
@@ -56,13 +58,16 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures (B, C, H, W) in [-1, 1] and y (B,) or None -> logits (B,): psi(h) + <embed(y), h> (Miyato and Koyama 2018)."""
+    """Pictures (B, C, H, W) in [-1, 1] and y (B,) or None -> logits (B,).
+
+    The logit is psi(h) + <embed(y), h>, the projection of Miyato and Koyama 2018; psi(h) alone without classes.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         grid = geometry(spec.height, spec.width)
         widths = [spec.channels] + [channels_at(spec, i) for i in range(grid.stages)]
-        downs = [DownBlock(i, o, first=(n == 0)) for n, (i, o) in enumerate(zip(widths, widths[1:], strict=False))]
+        downs = [DownBlock(i, o, first=(n == 0)) for n, (i, o) in enumerate(pairwise(widths))]
         top = channels_at(spec, grid.stages)
         self.blocks = nn.ModuleList([*downs, DownBlock(widths[-1], top, down=False)])
         # D meets the large maps first.

@@ -14,7 +14,7 @@ EXPLICIT_LIMIT = 64 * 2**20
 
 
 def attention_map(query: Tensor, key: Tensor) -> Tensor:
-    """beta, equation 1: query (B, N, d), key (B, M, d) -> (B, N, M); row n says where position n looks, and sums to 1."""
+    """beta, equation 1: query (B, N, d), key (B, M, d) -> (B, N, M); row n says where n looks; it sums to 1."""
     # The softmax runs in fp32 under bf16 autocast too: its sum over M terms is where eight bits of mantissa show.
     return torch.softmax(query @ key.transpose(1, 2), dim=-1)
 

@@ -11,6 +11,8 @@ import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from sagan_cli.ops.precision import wide
+
 
 def batch_norm(x: Tensor, mean: Tensor, var: Tensor, *, training: bool, momentum: float, eps: float) -> Tensor:
     """(x - mean) / sqrt(var + eps) per channel; x (B, C, H, W), running mean and var (C,) updated in training.
@@ -27,8 +29,8 @@ def _across_processes(x: Tensor, mean: Tensor, var: Tensor, momentum: float, eps
     # torch's SyncBatchNorm refuses CPU modules; this runs on gloo and nccl alike. Slices are of equal size, so the
     # global mean is the mean of means, and the global variance the mean of (variance + squared mean) less its square.
     world = dist.get_world_size()
-    wide = x.float()
-    local_var, local_mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
+    full = wide(x)
+    local_var, local_mean = torch.var_mean(full, dim=(0, 2, 3), correction=0)
     # Differentiable: each process's loss depends on the pictures of all.
     moments = dist_nn.all_reduce(torch.stack([local_mean, local_var + local_mean.square()])) / world
     batch_mean, batch_var = moments[0], moments[1] - moments[0].square()
@@ -37,7 +39,7 @@ def _across_processes(x: Tensor, mean: Tensor, var: Tensor, momentum: float, eps
         mean.lerp_(batch_mean, momentum)
         var.lerp_(batch_var * (count / (count - 1)), momentum)
     scale = torch.rsqrt(batch_var.clamp_min(0) + eps)
-    return ((wide - batch_mean[:, None, None]) * scale[:, None, None]).to(x.dtype)
+    return ((full - batch_mean[:, None, None]) * scale[:, None, None]).to(x.dtype)
 
 
 def modulate(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:

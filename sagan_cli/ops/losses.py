@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]: logits (N,), (N,) -> scalar, 0 when both sides clear their margin."""
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]: logits (N,) each -> scalar; 0 when all clear their margin."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 

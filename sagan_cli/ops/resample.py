@@ -1,8 +1,9 @@
 """Resampling folded into the convolution beside it: the same function with less than half the multiplications.
 
-Nearest-neighbour doubling repeats each pixel four times, so a 3x3 window over the doubled map sees at most 2x2 distinct
-pixels; the products that share a pixel are added up in the kernel first. Averaging 2x2 after a convolution is the mirror
-image. Either way the stored weight stays 3x3, and one low-resolution output costs 16 multiplications instead of 36.
+Nearest-neighbour doubling repeats each pixel four times, so a 3x3 window over the doubled map sees at most 2x2
+different pixels; the products that share a pixel are added up in the kernel first. Averaging 2x2 after a convolution
+is the mirror image. Either way the stored weight stays 3x3, and one low-resolution output costs 16 multiplications
+instead of 36.
 """
 
 from __future__ import annotations
