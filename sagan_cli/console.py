@@ -68,13 +68,18 @@ def emit_json(value: Any) -> None:
     result(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
 
 
+def result_on_screen() -> bool:
+    """Whether standard output is a screen and not a pipe or file."""
+    return sys.stdout.isatty()
+
+
 def refuse_terminal(flag: str = "--out -") -> None:
     """Refuse to write bytes to a screen; to be asked before the work, not after it.
 
     Raises:
         UsageError: standard output is a terminal.
     """
-    if sys.stdout.isatty():
+    if result_on_screen():
         raise UsageError(f"{flag}: standard output is a terminal; name a file, or add a pipe or > FILE")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sagan_cli import __version__, runs
 from sagan_cli.config.resolve import Resolved, flatten, frozen_for_resume, same_run
 from sagan_cli.config.toml import to_toml
-from sagan_cli.errors import UsageError
+from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.files import write_atomic
 from sagan_cli.runs import Run
 
@@ -24,11 +24,11 @@ class Chosen:
     record: dict[str, Any] | None
 
 
-def choose(resolved: Resolved, label: str, *, out: Path | None, resume: Path | None, new: bool) -> Chosen:
-    """Find or create the directory.
+def find(resolved: Resolved, *, out: Path | None, resume: Path | None, new: bool) -> Chosen | None:
+    """The run that goes on, or None where a new one is to be created; writes nothing.
 
-    `resume` names a run; `out` names one that may or may not exist; with neither, the newest run under runs/ that was
-    begun with the same settings goes on, and where there is none (or with `new`) a numbered one is created.
+    `resume` names a run; `out` names one that may or may not exist; with neither it is the newest run under runs/ that
+    was begun with the same settings, unless `new` asks for another.
 
     Raises:
         UsageError: the directory holds something else, or a run with other settings.
@@ -39,17 +39,25 @@ def choose(resolved: Resolved, label: str, *, out: Path | None, resume: Path | N
         if (out / "run.json").exists() and not new:
             return _again(resolved, runs.open_run(out))
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(
-                f"--out {out}: exists already; choose another directory, or leave out --new to resume a run"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        return Chosen(Run(out), None)
+            raise UsageError(f"--out {out}: exists already and is no run that could go on; choose another directory")
+        return None
     if not new:
         for run in reversed(runs.all_runs()):
-            record = run.read()
-            if same_run(resolved, flatten(record["config"])):
-                return Chosen(run, record)
-    return Chosen(runs.create(runs.RUNS, label), None)
+            try:
+                record = run.read()
+                if same_run(resolved, flatten(record["config"])):
+                    return Chosen(run, record)
+            except (SaganError, KeyError):
+                continue  # a damaged run of somebody's is no reason not to begin this one
+    return None
+
+
+def create(label: str, out: Path | None) -> Chosen:
+    """A new directory: `out`, or the next number under runs/."""
+    if out is None:
+        return Chosen(runs.create(runs.RUNS, label), None)
+    out.mkdir(parents=True, exist_ok=True)
+    return Chosen(Run(out), None)
 
 
 def _again(resolved: Resolved, run: Run) -> Chosen:

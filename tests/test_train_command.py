@@ -209,6 +209,29 @@ def test_fewer_pictures_than_a_batch(idx: Path, tmp_path: Path) -> None:
     done = sagan("train", "--data", idx, "--size", 16, "--batch", 25, "--steps", 1, cwd=tmp_path)
     assert done.returncode == 1
     assert b"--batch 25" in done.stderr
+    assert not list(tmp_path.iterdir())  # nothing half-made is left
+
+
+@pytest.mark.parametrize("layout", ["empty", "single", "nested", "bad"])
+def test_data_that_cannot_be_trained_on_is_one_line_and_leaves_nothing(layout: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    work = tmp_path / "work"
+    work.mkdir()
+    if layout == "empty":
+        data.mkdir()
+    elif layout == "single":
+        picture_folder(data / "cats")
+    elif layout == "nested":
+        picture_folder(data / "train" / "cats")
+        picture_folder(data / "train" / "dogs")
+    else:
+        picture_folder(data)
+        (data / "000.jpg").write_bytes(b"")
+    line = fails(1, "train", "--data", data, "--size", 16, *TINY, "--steps", 1, cwd=work)
+    assert {"empty": str(data), "single": "--unconditional", "nested": "train", "bad": "--max-bad"}[layout] in line
+    assert not list(work.iterdir())
+    if layout == "bad":
+        ok("train", "--data", data, "--size", 16, *TINY, "--steps", 1, "--max-bad", 0.2, cwd=work)
 
 
 def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(idx: Path, tmp_path: Path) -> None:

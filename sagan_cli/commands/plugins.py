@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -83,7 +82,7 @@ def _row(entry: Entry, problem: str, check: bool) -> tuple[str, ...]:
 
 def _table(rows: list[tuple[str, ...]]) -> str:
     """Columns padded for the eye on a terminal, separated by single tabs for `cut` in a pipe."""
-    if not sys.stdout.isatty():
+    if not console.result_on_screen():
         return "\n".join("\t".join(row) for row in rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)

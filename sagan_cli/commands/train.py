@@ -18,7 +18,7 @@ from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import Resolved, flatten, resolve
 from sagan_cli.config.toml import to_toml
 from sagan_cli.errors import UsageError
-from sagan_cli.resume import choose, record_start
+from sagan_cli.resume import create, find, record_start
 from sagan_cli.runs import Run
 
 if TYPE_CHECKING:
@@ -140,16 +140,16 @@ def _run(
     from sagan_cli.engine.jobs import label, machine_facts, open_job
     from sagan_cli.engine.train import train
 
-    chosen = (
-        choose(resolved, label(resolved.config, opened), out=out, resume=resume, new=new) if runtime.leads else None
-    )
+    chosen = find(resolved, out=out, resume=resume, new=new) if runtime.leads else None
+    if not runtime.leads:
+        runtime.barrier()  # the first process packs; the others find the pack
+    job = open_job(resolved.config, opened, _interruptible(stopping), console.note)
+    if runtime.leads:
+        runtime.barrier()
+        # Only now, with pictures that can be trained on, is anything created.
+        chosen = chosen or create(label(resolved.config, opened), out)
     run = Run(Path(runtime.tell(str(chosen.run.path) if chosen else None)))
     with run.lock() if runtime.leads else nullcontext():
-        if not runtime.leads:
-            runtime.barrier()  # the first process packs; the others find the pack
-        job = open_job(resolved.config, opened, _interruptible(stopping), console.note)
-        if runtime.leads:
-            runtime.barrier()
         if chosen:
             record_start(chosen, resolved, machine_facts(job, runtime))
             _introduce(job, run, chosen.record, runtime)

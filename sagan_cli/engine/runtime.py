@@ -164,7 +164,7 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def _keep_memory() -> None:
-    """Tell glibc to keep freed memory: by default every large tensor costs fresh page faults, up to 45 % of a step."""
+    """Tell glibc to keep freed memory: by default every large tensor costs fresh page faults."""
     if not sys.platform.startswith("linux") or os.environ.get("SAGAN_MALLOC") == "default":
         return
     try:
