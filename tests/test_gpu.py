@@ -24,7 +24,8 @@ def test_a_gpu_run_follows_the_cpu_run(tmp_path: Path) -> None:
     data = idx_folder(tmp_path / "idx")
     runs = {}
     for device in ("cpu", "cuda"):
-        ok("train", "--data", data, *SMALL, "--device", device, "--precision", "fp32", "--steps", 3, "--out", device, cwd=tmp_path)
+        args = ("train", "--data", data, *SMALL, "--precision", "fp32", "--steps", 3)
+        ok(*args, "--device", device, "--out", device, cwd=tmp_path)
         runs[device] = load_file(tmp_path / device / "checkpoints/00000003/model.safetensors")
     for name, tensor in runs["cpu"].items():
         np.testing.assert_allclose(runs["cuda"][name], tensor, atol=2e-3, err_msg=name)
@@ -33,7 +34,8 @@ def test_a_gpu_run_follows_the_cpu_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_resuming_and_sampling(precision: str, tmp_path: Path) -> None:
     data = idx_folder(tmp_path / "idx")
-    args = ("train", "--data", data, *SMALL, "--device", "cuda", "--precision", precision, "--out", "run", "--log-every", 1)
+    where = ("--device", "cuda", "--precision", precision, "--out", "run", "--log-every", 1)
+    args = ("train", "--data", data, *SMALL, *where)
     ok(*args, "--steps", 2, cwd=tmp_path)
     ok(*args, "--steps", 4, cwd=tmp_path)
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
