@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -23,19 +24,27 @@ def load(run: Path, step: int) -> dict[str, np.ndarray]:
     return load_file(folder / "model.safetensors") | load_file(folder / "state.safetensors")
 
 
+def losses(run: Path) -> list[list[float]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [[json.loads(line)[k] for k in ("d_loss", "g_loss", "d_real", "d_fake")] for line in lines]
+
+
 def test_two_processes_follow_one_and_agree(tmp_path: Path) -> None:
     data = idx_folder(tmp_path / "idx")
-    args = ("train", "--data", data, "--size", 16, *TINY, "--d-steps", 2, "--steps", 3)
+    args = ("train", "--data", data, "--size", 16, *TINY, "--d-steps", 2, "--log-every", 1, "--steps", 3)
     ok(*args, "--out", "one", cwd=tmp_path)
     done = torchrun("-m", "sagan_cli", *args, "--out", "two", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b"two\n"  # one process speaks
-    one, two = load(tmp_path / "one", 3), load(tmp_path / "two", 3)
-    assert one.keys() == two.keys()
-    for name in one:
-        if "/exp_avg" in name:
-            continue  # of gradients near zero; the weights they lead to are compared
-        np.testing.assert_allclose(two[name], one[name], atol=2e-4, err_msg=name)
+    # Losses, not weights, are compared closely: a bias before a batch norm has no gradient but rounding, and Adam makes
+    # a full step of that.
+    one, two = (losses(tmp_path / name) for name in ("one", "two"))
+    np.testing.assert_allclose(two, one, atol=2e-3)
+    weights = [load(tmp_path / name, 3) for name in ("one", "two")]
+    assert weights[0].keys() == weights[1].keys()
+    for name in weights[0]:
+        if name.endswith((".weight", ".gain")):
+            assert np.abs(weights[0][name] - weights[1][name]).mean() < 1e-4, name
     # The two went on from the same weights: a run of one process goes on from their checkpoint, and they from its.
     ok(*args[:-1], 4, "--out", "two", cwd=tmp_path)
 
