@@ -54,6 +54,13 @@ class Runtime:
         for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
             grad.copy_(part.view(grad.shape))
 
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean of each number over the processes."""
+        if self.world > 1:
+            dist.all_reduce(values)
+            values = values / self.world
+        return values
+
     def any_of(self, flag: bool) -> bool:
         """Whether any process says yes: all must leave the loop at the same step."""
         if self.world == 1:

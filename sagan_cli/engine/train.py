@@ -27,6 +27,9 @@ from sagan_cli.files import write_atomic
 from sagan_cli.ops.randomness import generator, latents_and_labels
 from sagan_cli.runs import Run
 
+SETTLE_PICTURES = 1024
+"""Pictures over which the moving average's batch statistics are measured before it is used."""
+
 
 class Report(Protocol):
     """Where the loop's news goes; the engine itself never prints."""
@@ -102,12 +105,8 @@ def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Cal
 
         # Status.
         if step > start and (due or step % job.config.run.log_every == 0):
-            losses = {
-                "d_loss": d_loss.item(),
-                "g_loss": g_loss.item(),
-                "d_real": d_real.item(),
-                "d_fake": d_fake.item(),
-            }
+            numbers = runtime.mean(torch.stack([d_loss, g_loss, d_real, d_fake])).tolist()
+            losses = dict(zip(("d_loss", "g_loss", "d_real", "d_fake"), numbers, strict=True))
             if not all(math.isfinite(v) for v in losses.values()):
                 raise SaganError(
                     f"{_diverged(losses, step)}; the last checkpoint is {_last(run)}: lower --d-lr and --g-lr"
@@ -123,8 +122,13 @@ def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Cal
                 })  # fmt: skip
                 logged = (step, now)
 
+        # Ready the moving average, on all processes, wherever it is about to be used.
+        grid_due = done or step % job.config.run.grid_every == 0
+        if due or grid_due:
+            ema.settle(players.generator, (noise("settle", i) for i in range(-(-SETTLE_PICTURES // cfg.batch))))
+
         # Sample grid of the fixed latents.
-        if runtime.leads and (done or step % job.config.run.grid_every == 0):
+        if runtime.leads and grid_due:
             write_atomic(_grid_path(run, step), draw_grid(ema.module, spec, runtime))
 
         # Checkpoint.

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+SPECTRAL_ITERATIONS = 20
+"""Power iterations that bring the averaged weights' singular vectors home from those of the trained ones."""
 
 
 class EMA:
-    """A second generator that follows the first, weights and batch-norm statistics alike.
+    """A second generator whose weights follow the first.
+
+    Weights are averaged; what is measured of weights is not. The mean of many unit vectors is shorter than 1, so a
+    spectral norm taken with averaged singular vectors comes out too small and the pictures too harsh; and the batch
+    statistics of an averaged network are not the average of batch statistics. `settle` measures both on the averaged
+    weights, before they are used or saved (BigGAN's standing statistics, Brock et al. 2019, appendix B).
 
     The decay is warmed up as min(decay, (1 + t) / (10 + t)) over updates t, so that a run of a thousand steps is not
     averaged with its random start (the schedule of TensorFlow's ExponentialMovingAverage).
@@ -21,12 +31,31 @@ class EMA:
 
     @torch.no_grad()
     def update(self, source: nn.Module, updates: int) -> None:
-        """Move towards `source`; `updates` counts the ones before this one."""
+        """Move the weights towards `source`; `updates` counts the ones before this one."""
         weight = 1 - min(self.decay, (1 + updates) / (10 + updates))
-        mine = [*self.module.parameters(), *self.module.buffers()]
-        theirs = [*source.parameters(), *source.buffers()]
-        floats = [(m, t) for m, t in zip(mine, theirs, strict=True) if m.is_floating_point()]
-        torch._foreach_lerp_([m for m, _ in floats], [t for _, t in floats], weight)
-        for m, t in zip(mine, theirs, strict=True):
-            if not m.is_floating_point():
-                m.copy_(t)
+        torch._foreach_lerp_(list(self.module.parameters()), list(source.parameters()), weight)
+
+    @torch.no_grad()
+    def settle(self, source: nn.Module, noise: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Measure spectral norms and batch statistics on the averaged weights.
+
+        A function of the averaged weights, of `source` and of `noise` alone, so that when and how often it is called
+        changes nothing. `noise` yields latents z and classes y; statistics are means over its batches.
+        """
+        for mine, theirs in zip(self.module.buffers(), source.buffers(), strict=True):
+            mine.copy_(theirs)
+        for module in self.module.modules():
+            advance = getattr(module, "advance_", None)
+            if advance is not None:
+                for _ in range(SPECTRAL_ITERATIONS):
+                    advance()
+        norms: list[Any] = [m for m in self.module.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
+        momenta = [m.momentum for m in norms]
+        self.module.train()
+        for count, (z, y) in enumerate(noise, start=1):
+            for norm in norms:
+                norm.momentum = 1 / count  # a plain mean over the batches so far; the first replaces what was there
+            self.module(z, y)
+        self.module.eval()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
