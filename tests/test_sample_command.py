@@ -59,6 +59,7 @@ def test_a_picture_depends_on_its_seed_alone(batch: int, home: Path, tmp_path: P
         == (tmp_path / "one" / "seed000003.png").read_bytes()
         == (tmp_path / "two" / "seed000003.png").read_bytes()
     )
+    assert three == ok("sample", run, "--seeds", "3", "--out", "-", cwd=home)
     assert three != (tmp_path / "ten" / "seed000004.png").read_bytes()
 
 

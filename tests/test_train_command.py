@@ -109,6 +109,14 @@ def test_a_signal_finishes_the_step_and_saves(number: int, code: int, idx: Path,
     assert weights(tmp_path / "run", step + 2) == weights(tmp_path / "whole", step + 2)
 
 
+def test_a_run_goes_on_from_another_directory(idx: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    ok("train", "--data", idx.name, "--size", 16, *TINY, "--steps", 1, "--out", tmp_path / "run", cwd=idx.parent)
+    ok("train", "--resume", tmp_path / "run", "--steps", 2, cwd=elsewhere)
+    assert (tmp_path / "run/checkpoints/00000002").is_dir()
+
+
 def test_settings_come_from_flags_variables_files_and_are_printed(idx: Path, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[train]\nsteps = 11\nbatch = 12\n[run]\nkeep = 7\n")
     env = {**os.environ, "SAGAN_BATCH": "13"}

@@ -93,8 +93,11 @@ def write(
         elif kind == "npz":
             write_npz(f, batches(), len(requests), seeds)
         else:
-            sheet = grid(np.concatenate([images for images, _ in batches()]), columns)
-            f.write(encode(sheet, kind, {**about, "seeds": seeds}))
+            parts = list(batches())
+            images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+            # A grid of one is that picture's own file, to the byte.
+            which = {"seed": seeds[0], "class": int(labels[0])} if len(seeds) == 1 else {"seeds": seeds}
+            f.write(encode(grid(images, columns), kind, {**about, **which}))
 
     if out == "-":
         console.write_streamed(fill)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,6 +109,7 @@ def train(
     if print_config:
         console.result(to_toml(resolved).rstrip("\n"))
         return
+    resolved = _anchored(resolved)
     from sagan_cli.engine.runtime import open_runtime
 
     cfg = resolved.config.train
@@ -214,6 +216,15 @@ def _finish(run: Run, outcome: Outcome, json_: bool) -> None:
         console.note(f"next: sagan sample {run.path} -n 64 --out grid.png")
     else:
         console.note(f"saved at step {outcome.step}; the same command goes on")
+
+
+def _anchored(resolved: Resolved) -> Resolved:
+    """A path to pictures made absolute, so that the run can go on from any directory; names stay names."""
+    data = resolved.config.data
+    if data.source in registry.names("datasets"):
+        return resolved
+    anchored = replace(data, source=str(Path(data.source).expanduser().absolute()))
+    return replace(resolved, config=replace(resolved.config, data=anchored))
 
 
 def _preset_for(device: str) -> str:

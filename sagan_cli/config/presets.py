@@ -7,7 +7,7 @@ from typing import Any
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     # quadrupeds 32x32: over 9 of 10 pictures have four legs after 1500 steps (benchmarks/laptop_preset.py)
     "laptop": ("a small network for a CPU: pictures worth looking at within minutes", {
-        "model.base_width": 32, "train.batch": 32, "train.steps": 2000, "train.d_lr": 4e-4, "train.g_lr": 4e-4,
+        "model.base_width": 32, "train.batch": 32, "train.steps": 2000, "train.d_lr": 4e-4, "train.g_lr": 2e-4,
     }),
     "base": ("the published widths and rates at a batch that one GPU holds", {
         "model.base_width": 64, "train.batch": 64, "train.steps": 100_000,

@@ -58,7 +58,7 @@ def build(
         SaganError: a worker process was killed.
         PluginError: the data set cannot be sent to worker processes.
     """
-    guess = channels or _guess_channels(dataset)
+    guess = channels or guess_channels(dataset)
     shape = Shape(height, width, guess, how, gray_only=channels is None and guess == 1)
     try:
         return _write(folder, dataset, shape, workers, progress)
@@ -66,7 +66,8 @@ def build(
         return _write(folder, dataset, Shape(height, width, 3, how), workers, progress)
 
 
-def _guess_channels(dataset: Dataset) -> int:
+def guess_channels(dataset: Dataset) -> int:
+    """1 if none of a few pictures spread over the data set has a colour, else 3."""
     for index in np.linspace(0, len(dataset) - 1, min(len(dataset), _SAMPLED)).astype(int):
         try:
             picture, _ = dataset.read(int(index))

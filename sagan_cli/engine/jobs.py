@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from sagan_cli import registry
 from sagan_cli.config.schema import Config
 from sagan_cli.contracts import ModelSpec
+from sagan_cli.data.build import guess_channels
 from sagan_cli.data.hints import hints_of
 from sagan_cli.data.opening import Opened
 from sagan_cli.data.pack import PackRequest, cache_dir, open_pack, require_batch
@@ -34,13 +35,13 @@ def label(config: Config, opened: Opened) -> str:
     """`<data>-<arch><size>`, the readable part of a run directory's name."""
     form = opened.form
     size = str(form.height) if form.height == form.width else f"{form.height}x{form.width}"
-    name = Path(config.data.source).resolve().stem if Path(config.data.source).exists() else config.data.source
+    name = Path(config.data.source).stem  # of a path; a name has none of what a stem cuts off
     return f"{name}-{config.model.arch}{size}"
 
 
 def preview_spec(config: Config, opened: Opened) -> ModelSpec:
     """The network's shape before any picture is packed."""
-    channels = _channels(config) or hints_of(opened.dataset).channels or 3
+    channels = _channels(config) or hints_of(opened.dataset).channels or guess_channels(opened.dataset)
     return _spec(config, opened, channels, len(opened.dataset.class_names))
 
 
@@ -65,11 +66,10 @@ def open_job(config: Config, opened: Opened, progress: Progress, notify: Callabl
 
 def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
     """What run.json says besides the settings."""
-    source = Path(job.config.data.source)
     return {
         "model": {"arch": job.config.model.arch, "package": job.arch_package, **asdict(job.spec)},
         "data": {
-            "source": str(source.resolve()) if source.exists() else job.config.data.source,
+            "source": job.config.data.source,
             "digest": job.pack.digest,
             "count": len(job.pack.images),
             "skipped": len(job.pack.skipped),
