@@ -56,6 +56,9 @@ def test_a_run_directory_says_all_of_itself(idx: Path, tmp_path: Path) -> None:
     assert record["data"]["count"] == 24
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [m["step"] for m in metrics] == [2, 4, 6]
+    short = tmp_path / "short"
+    ok(*tiny(idx, "--steps", 1, "--log-every", 50, "--out", short), cwd=tmp_path)
+    assert len((short / "metrics.jsonl").read_text().splitlines()) == 1  # the last step is always told
     wanted = {"d_loss", "g_loss", "d_real", "d_fake", "gamma_g8", "gamma_d8", "images_per_second", "memory_mib"}
     assert wanted <= set(metrics[-1])
     assert tomllib.loads((run / "config.toml").read_text())["train"]["steps"] == 6

@@ -112,7 +112,7 @@ def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Cal
                     f"{_diverged(losses, step)}; the last checkpoint is {_last(run)}: lower --d-lr and --g-lr"
                 )
             latest = {**losses, **networks.attention_gammas(players)}
-            if runtime.leads and step % job.config.run.log_every == 0:
+            if runtime.leads and (done or step % job.config.run.log_every == 0):
                 now = time.monotonic()
                 run.append_metrics({
                     "step": step, "kimg": step * cfg.batch / 1000, **latest,
