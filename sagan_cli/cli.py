@@ -118,11 +118,16 @@ def explain(e: Exception) -> int:
         way_out = "; free some space" if e.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         console.error(f"{where}{e.strerror}{way_out}")
         return 1
-    if type(e).__name__ == "OutOfMemoryError":  # torch's, known by name because torch may not be imported here
-        console.error("the accelerator is out of memory: lower --batch, --size or the model's base width")
+    if _out_of_memory(e):
+        console.error("out of memory: lower --batch, --size or --width; 'sagan train --dry-run' tells what they cost")
         return 1
     console.bug(e)
     return 1
+
+
+def _out_of_memory(e: Exception) -> bool:
+    # torch's own classes are known by name, because torch may not be imported here; on a CPU it has none.
+    return isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(e)
 
 
 def _wrong_usage(e: typer.TyperException) -> str:

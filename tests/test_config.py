@@ -42,6 +42,9 @@ def test_set_stands_with_the_flags_and_may_not_contradict_one() -> None:
 
 def test_kimg_is_steps_by_another_name() -> None:
     assert make(kimg=1.0, flags={"train.batch": 32}).config.train.steps == 32  # 1000 / 32, rounded up
+    for silly in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(UsageError, match="--kimg"):
+            make(kimg=silly)
     with pytest.raises(UsageError, match="--kimg and --steps"):
         make(kimg=1.0, flags={"train.steps": 5})
 

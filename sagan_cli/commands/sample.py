@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sagan_cli.engine.sample import Request, Sampler
 
 MOST_SEEDS = 10_000_000
+LAST_SEED = 10**18
 
 
 def sample(
@@ -28,7 +29,9 @@ def sample(
             metavar="[RUN|CHECKPOINT]", help="A run or checkpoint directory; default the newest run under runs/."
         ),
     ] = None,
-    n: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Number of pictures (default 64).")] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", "--count", min=1, max=MOST_SEEDS, help="Number of pictures (default 64).")
+    ] = None,
     out: Annotated[
         str,
         typer.Option(
@@ -44,7 +47,7 @@ def sample(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="First seed (default 0): picture i has seed SEED + i.")
+        int | None, typer.Option(min=0, max=LAST_SEED, help="First seed (default 0): picture i has seed SEED + i.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(metavar="LIST", help="Exact seeds, as in 0-99,7.")] = None,
     class_: Annotated[
@@ -104,6 +107,8 @@ def sample(
         names = [_file_name(r, sampler, class_ is not None) for r in requests]
         if kind == "dir":
             refuse_files(Path(out), names, force)
+        if target is None:
+            console.note(f"sampling {checkpoint.parent.parent}, step {sampler.facts.step}")
 
         def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             drawn = 0
@@ -149,7 +154,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def find_checkpoint(target: str | None) -> Path:
-    """The checkpoint directory that a RUN, a CHECKPOINT or nothing means; says which on stderr when it was not named.
+    """The checkpoint directory that a RUN, a CHECKPOINT or nothing means: the newest of the newest run.
 
     Raises:
         UsageError: there is nothing there.
@@ -165,8 +170,6 @@ def find_checkpoint(target: str | None) -> Path:
         raise UsageError(f"{path}: not a run or checkpoint directory")
     if not kept:
         raise CheckpointError(f"{path}: has no checkpoint yet; train it further, or name another run")
-    if target is None:
-        console.note(f"sampling {path}, step {int(kept[-1].name)}")
     return kept[-1]
 
 

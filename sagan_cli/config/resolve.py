@@ -74,6 +74,8 @@ def resolve(
     if kimg is not None:
         if "train.steps" in typed:
             raise UsageError("--kimg and --steps both name the total: give one of them")
+        if not 0 < kimg < math.inf:
+            raise UsageError(f"--kimg {kimg}: must be a number above 0")
         steps = max(1, math.ceil(kimg * 1000 / merged["train.batch"].value))
         merged["train.steps"] = _Given(steps, "--kimg")
     options = {k.removeprefix(OPTIONS_KEY + "."): g.value for k, g in merged.items() if k.startswith(OPTIONS_KEY + ".")}
