@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -152,10 +151,14 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "fp32"
 
 
-def peak_memory_mib(device: torch.device) -> float:
-    """Largest memory so far: of the CUDA allocator, or of the whole process elsewhere."""
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Largest memory so far: of the CUDA allocator, or of the whole process elsewhere; None where nobody tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
