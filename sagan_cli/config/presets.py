@@ -8,6 +8,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     # quadrupeds at 32 pixels: 9 pictures in 10 have four legs after 1000 to 2000 steps (docs/training.md)
     "laptop": ("a small network for a CPU: pictures worth looking at within minutes", {
         "model.base_width": 32, "train.batch": 32, "train.steps": 2000, "train.d_lr": 4e-4, "train.g_lr": 2e-4,
+        "train.beta2": 0.99,
     }),
     "base": ("the published widths and rates at a batch that one GPU holds", {
         "model.base_width": 64, "train.batch": 64, "train.steps": 100_000,
