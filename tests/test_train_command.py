@@ -50,7 +50,7 @@ def test_a_run_directory_says_all_of_itself(idx: Path, tmp_path: Path) -> None:
     assert record["step"] == 6
     assert record["config"]["train"]["batch"] == 4
     assert record["sources"]["train.batch"] == "--batch"
-    assert record["sources"]["train.beta2"] == "default"
+    assert record["sources"]["train.beta1"] == "default"
     assert record["model"]["num_classes"] == 3
     assert record["model"]["attn_at"] == [8]
     assert record["data"]["count"] == 24
