@@ -85,7 +85,8 @@ class ArchitectureFactory(Protocol):
 
     A network may offer `attention_layers() -> dict[str, nn.Module]`, by which attention is logged and drawn; a
     network without it simply has none. Modules with a method `advance_()` have it called once per optimiser step of
-    their network, before the forward pass (spectral norm's power iteration lives there).
+    their network, before the forward pass (spectral norm's power iteration lives there). Norms that carry
+    `running_mean` and `momentum`, as PyTorch's do, have their statistics measured anew on the averaged weights.
     """
 
     def __call__(self, spec: ModelSpec) -> tuple[nn.Module, nn.Module]: ...
