@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sagan_cli import __version__, runs
-from sagan_cli.config.resolve import Resolved, flatten, frozen_for_resume, same_run
+from sagan_cli.config.resolve import RESUMED, Resolved, flatten, frozen_for_resume, same_run
 from sagan_cli.config.toml import to_toml
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.files import write_atomic
@@ -70,6 +70,10 @@ def record_start(chosen: Chosen, resolved: Resolved, facts: dict[str, Any]) -> N
     """Write run.json and config.toml; `facts` are model, data, machine and versions as this command found them."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     before = chosen.record or {"created": now}
+    # A value that was taken over came from where the run had it from.
+    first = before.get("sources", {})
+    sources = {k: first.get(k, source) if source == RESUMED else source for k, source in resolved.sources.items()}
+    resolved = replace(resolved, sources=sources)
     chosen.run.write({
         **before, "status": "training", "sagan": __version__, "command": sys.argv, "updated": now,
         "config": asdict(resolved.config), "sources": resolved.sources, **facts,

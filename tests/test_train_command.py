@@ -118,6 +118,11 @@ def test_a_run_goes_on_from_another_directory(idx: Path, tmp_path: Path) -> None
     ok("train", "--data", idx.name, "--size", 16, *TINY, "--steps", 1, "--out", tmp_path / "run", cwd=idx.parent)
     ok("train", "--resume", tmp_path / "run", "--steps", 2, cwd=elsewhere)
     assert (tmp_path / "run/checkpoints/00000002").is_dir()
+    sources = json.loads((tmp_path / "run/run.json").read_text())["sources"]
+    # Each value keeps the place that it first came from.
+    assert [sources[k] for k in ("train.batch", "train.beta1", "train.d_lr", "train.steps")] == [
+        "--batch", "default", "preset laptop", "--steps",
+    ]  # fmt: skip
 
 
 def test_settings_come_from_flags_variables_files_and_are_printed(idx: Path, tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, Config, Setting, buil
 from sagan_cli.errors import UsageError, closest
 
 
+RESUMED = "the resumed run"
+"""The source of a value that `--resume` took over."""
+
+
 @dataclass(frozen=True)
 class Resolved:
     """A configuration and, for each key, the place that its value came from."""
@@ -54,7 +58,7 @@ def resolve(
     """
     layers = []
     if base is not None:
-        layers.append(_checked(base, lambda key: "the resumed run"))
+        layers.append(_checked(base, lambda key: RESUMED))
     elif preset is not None:
         layers.append(_checked(_preset(preset), lambda key: f"preset {preset}"))
     if file is not None:
