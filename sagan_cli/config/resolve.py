@@ -13,7 +13,6 @@ from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, Config, Setting, build
 from sagan_cli.errors import UsageError, closest
 
-
 RESUMED = "the resumed run"
 """The source of a value that `--resume` took over."""
 
