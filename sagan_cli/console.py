@@ -142,7 +142,7 @@ class _Lines:
 
     def __init__(self, label: str, total: int) -> None:
         self._label, self._total, self._done = label, total, 0
-        self._told = time.monotonic()
+        self._begun = self._told = time.monotonic()
         self._said = -1
 
     def __call__(self, done: int, total: int | None = None) -> None:
@@ -158,7 +158,8 @@ class _Lines:
 
     def _tell(self) -> None:
         self._told, self._said = time.monotonic(), self._done
-        note(f"{self._label} {self._done}/{self._total}")
+        left = (self._told - self._begun) * (self._total - self._done) / self._done if self._done else -1
+        note(f"{self._label} {self._done}/{self._total}" + (f"  ETA {clock(left)}" if left > 0 else ""))
 
 
 class TrainingDisplay:

@@ -74,6 +74,8 @@ BUILTINS: dict[str, list[tuple[metadata.EntryPoint, str]]] = {
         # A command's help line is the first line of its docstring.
         _own("commands", "train", "sagan_cli.commands.train:train"),
         _own("commands", "sample", "sagan_cli.commands.sample:sample"),
+        _own("commands", "eval-fid", "sagan_cli.commands.eval_fid:eval_fid"),
+        _own("commands", "compare", "sagan_cli.commands.compare:compare"),
         _own("commands", "plugins", "sagan_cli.commands.plugins:plugins"),
     ],
 }

@@ -176,7 +176,8 @@ def _number(path: Path) -> int:
 
 def _touched(run: Run) -> int:
     newest_time = 0
-    for path in (run.path / "run.json", run.path / "metrics.jsonl", run.checkpoints):
+    # Not metrics.jsonl: a score that was taken later does not make an old run the newest.
+    for path in (run.path / "run.json", run.checkpoints):
         with contextlib.suppress(FileNotFoundError):
             newest_time = max(newest_time, path.stat().st_mtime_ns)
     return newest_time

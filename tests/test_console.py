@@ -112,14 +112,18 @@ def test_progress_in_a_pipe_is_a_line_every_few_seconds(capsys, clock):
         for done in range(1, 13):
             clock[0] += 1
             tick(done)
-    assert capsys.readouterr().err.splitlines() == ["packing 5/12", "packing 10/12", "packing 12/12"]
+    assert capsys.readouterr().err.splitlines() == [
+        "packing 5/12  ETA 0:07",
+        "packing 10/12  ETA 0:02",
+        "packing 12/12",
+    ]
 
 
 def test_progress_takes_a_better_total(capsys, clock):
     with console.progress("packing", 10) as tick:
         clock[0] += 6
         tick(3, 12)
-    assert capsys.readouterr().err == "packing 3/12\n"
+    assert capsys.readouterr().err == "packing 3/12  ETA 0:18\n"
 
 
 def test_short_work_says_nothing(capsys, clock):

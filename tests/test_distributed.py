@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +16,12 @@ from make_idx import idx_folder
 from safetensors.numpy import load_file
 
 
-def torchrun(*args: object, cwd: Path, processes: int = 2) -> subprocess.CompletedProcess[bytes]:
+def torchrun(
+    *args: object, cwd: Path, processes: int = 2, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return subprocess.run([*launch, *map(str, args)], cwd=cwd, capture_output=True, timeout=300, check=False)
+    words = [*launch, *map(str, args)]
+    return subprocess.run(words, cwd=cwd, capture_output=True, timeout=300, check=False, env=os.environ | (env or {}))
 
 
 def load(run: Path, step: int) -> dict[str, np.ndarray]:
@@ -47,6 +52,22 @@ def test_two_processes_follow_one_and_agree(tmp_path: Path) -> None:
             assert np.abs(weights[0][name] - weights[1][name]).mean() < 1e-4, name
     # The two went on from the same weights: a run of one process goes on from their checkpoint, and they from its.
     ok(*args[:-1], 4, "--out", "two", cwd=tmp_path)
+
+
+def test_a_score_is_the_same_on_one_process_and_two(tmp_path: Path) -> None:
+    data = idx_folder(tmp_path / "idx", count=60)
+    ok("train", "--data", data, "--size", 16, *TINY, "--steps", 2, "--out", "run", cwd=tmp_path)
+    metrics = ("--metrics", "fid,kid,isc,prc", "--per-class")
+    args = ("eval-fid", "run", "--extractor", "classifier", "-n", 50, "--batch", 8, *metrics, "--json", "--quiet")
+    one = json.loads(ok(*args, cwd=tmp_path, env={"SAGAN_CACHE": str(tmp_path / "cache")}))
+    shutil.rmtree(tmp_path / "cache/statistics")
+    done = torchrun("-m", "sagan_cli", *args, cwd=tmp_path, env={"SAGAN_CACHE": str(tmp_path / "cache")})
+    assert done.returncode == 0, done.stderr.decode()
+    two = json.loads(done.stdout)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["values"] == pytest.approx(one["values"], rel=1e-6)
+    assert two["per_class"] == pytest.approx(one["per_class"], rel=1e-6)
+    assert len([m for m in (tmp_path / "run/metrics.jsonl").read_text().splitlines() if "evaluation" in m]) == 2
 
 
 def test_gradients_statistics_and_messages_across_processes(tmp_path: Path) -> None:

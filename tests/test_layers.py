@@ -14,9 +14,10 @@ ALLOWED = {
     "ops": {"ops"},
     "model": {"model", "ops"},
     "data": {"data", "ops", "config"},
-    "engine": {"engine", "model", "data", "ops", "config"},
+    "metrics": {"metrics", "ops"},
+    "engine": {"engine", "metrics", "model", "data", "ops", "config"},
     "config": {"config"},
-    "commands": {"commands", "engine", "data", "config"},
+    "commands": {"commands", "engine", "metrics", "data", "config"},
 }
 """Room -> rooms that it may import, besides the ground floor (files directly in the package)."""
 TALKERS = {"cli", "console", "commands"}
@@ -57,14 +58,17 @@ def test_imports_point_one_way(path: Path) -> None:
 def test_the_ground_floor_leans_on_nothing_above() -> None:
     for path in FILES:
         if path.parent == PACKAGE and path.stem not in ("cli", "__main__", "resume"):
-            assert not imports(path) & {"commands", "engine", "model", "data", "ops"}, path.name
+            assert not imports(path) & {"commands", "engine", "model", "metrics", "data", "ops"}, path.name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_the_console_prints_and_only_the_seams_touch_the_world(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    called = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    if path.relative_to(PACKAGE).as_posix() == "metrics/weights.py":  # foreign .pth files, read here and nowhere else
+        calls = [n for n in calls if not (ast.unparse(n.func) == "torch.load" and _tensors_only(n))]
+    called = {ast.unparse(n.func) for n in calls}
     banned = {"print", "pickle.load", "torch.load"}
     if path.name != "cli.py":
         banned.add("sys.exit")
@@ -74,6 +78,11 @@ def test_only_the_console_prints_and_only_the_seams_touch_the_world(path: Path) 
     for module in ("sys.stdout", "sys.stderr"):
         if module in text:
             assert path.name in ("console.py", "cli.py", "torchvision_sets.py"), path.name
+
+
+def _tensors_only(call: ast.Call) -> bool:
+    """Whether a call says weights_only=True, in so many words."""
+    return any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords)
 
 
 def test_files_stay_small() -> None:

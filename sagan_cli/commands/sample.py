@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sagan_cli import console, runs
+from sagan_cli import console
 from sagan_cli.commands.outputs import FORMATS, kind_of, refuse_existing, refuse_files, write
-from sagan_cli.errors import CheckpointError, UsageError, closest
+from sagan_cli.commands.targets import find_checkpoint
+from sagan_cli.errors import UsageError, closest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,26 +152,6 @@ def parse_seeds(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"--seeds {text}: a seed stands there twice, and would draw the same picture twice")
     return seeds
-
-
-def find_checkpoint(target: str | None) -> Path:
-    """The checkpoint directory that a RUN, a CHECKPOINT or nothing means: the newest of the newest run.
-
-    Raises:
-        UsageError: there is nothing there.
-        CheckpointError: a run without checkpoints.
-    """
-    path = Path(target) if target is not None else runs.newest().path
-    if not path.exists():
-        raise UsageError(f"{path}: no such run or checkpoint")
-    if (path / runs.CHECKPOINT_FACTS).is_file():
-        return path
-    kept = runs.open_run(path).checkpoint_steps() if path.is_dir() else []
-    if not path.is_dir():
-        raise UsageError(f"{path}: not a run or checkpoint directory")
-    if not kept:
-        raise CheckpointError(f"{path}: has no checkpoint yet; train it further, or name another run")
-    return kept[-1]
 
 
 def _requests(

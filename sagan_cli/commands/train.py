@@ -15,6 +15,7 @@ import typer
 from sagan_cli import console, registry, runs
 from sagan_cli.commands.plan import show_plan
 from sagan_cli.commands.settings import given, with_settings
+from sagan_cli.commands.signals import stop_signals
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import Resolved, flatten, resolve
 from sagan_cli.config.toml import to_toml
@@ -24,8 +25,9 @@ from sagan_cli.runs import Run
 
 if TYPE_CHECKING:
     from sagan_cli.data.opening import Opened
+    from sagan_cli.engine.jobs import Job
     from sagan_cli.engine.runtime import Runtime
-    from sagan_cli.engine.train import Job, Outcome
+    from sagan_cli.engine.train import Outcome
 
 PRESET_HELP = "Recipe to start from: " + ", ".join(PRESETS) + "; auto is base on a GPU and laptop without."
 
@@ -106,6 +108,7 @@ def train(
         opened = open_data(resolved.config, download=download)
     if preset == "auto" and resume is None:
         resolved = resolve(**layers, preset=_preset_for(resolved.config.train.device))
+    _require_interval(resolved.config.run.eval_every)
     if print_config:
         console.result(to_toml(resolved).rstrip("\n"))
         return
@@ -113,7 +116,7 @@ def train(
     from sagan_cli.engine.runtime import open_runtime
 
     cfg = resolved.config.train
-    with _stop_signals() as stopping, open_runtime(cfg.device, cfg.precision, distributed=True) as runtime:
+    with stop_signals() as stopping, open_runtime(cfg.device, cfg.precision, distributed=True) as runtime:
         console.set_quiet(quiet or not runtime.leads)
         if cfg.batch % runtime.world:
             raise UsageError(f"--batch {cfg.batch}: not a multiple of the {runtime.world} processes")
@@ -140,6 +143,8 @@ def _run(
 ) -> tuple[Outcome, Run]:
     """Choose the directory, pack the pictures, train; the leading process writes, the others follow."""
     from sagan_cli.engine.jobs import label, machine_facts, open_job
+    from sagan_cli.engine.scoring import Room
+    from sagan_cli.engine.tracking import open_tracker
     from sagan_cli.engine.train import train
 
     chosen = find(resolved, out=out, resume=resume, new=new) if runtime.leads else None
@@ -155,9 +160,10 @@ def _run(
         if chosen:
             record_start(chosen, resolved, machine_facts(job, runtime))
             _introduce(job, run, chosen.record, runtime)
+        tracker = open_tracker(job, Room(runtime, _interruptible(stopping), console.note, console.warn))
         display = console.TrainingDisplay()
         try:
-            outcome = train(job, run, runtime, display, lambda: bool(stopping))
+            outcome = train(job, run, runtime, display, lambda: bool(stopping), tracker)
         except BaseException:
             if runtime.leads:
                 run.update(status="failed")
@@ -227,26 +233,14 @@ def _anchored(resolved: Resolved) -> Resolved:
     return replace(resolved, config=replace(resolved.config, data=anchored))
 
 
+def _require_interval(text: str) -> None:
+    """Refuse an --eval-every that says nothing."""
+    if text not in ("off", "auto") and not (text.isdigit() and int(text) > 0):
+        raise UsageError(f"--eval-every {text}: a number of steps, auto or off")
+
+
 def _preset_for(device: str) -> str:
     """base on an accelerator, laptop on a CPU."""
     from sagan_cli.engine.runtime import pick_device
 
     return "laptop" if pick_device(device).type == "cpu" else "base"
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that receives SIGINT or SIGTERM; the loop ends after its step; a second one ends the process."""
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-        console.note("stopping: finishing this step and saving (again to stop at once)")
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -82,7 +82,20 @@ class RunConfig:
     log_every: int = setting(50, "Steps between lines of metrics.jsonl.", low=1, live=True)
     grid_every: int = setting(500, "Steps between sample grids.", low=1, live=True)
     save_every: int = setting(500, "Steps between checkpoints.", low=1, live=True)
-    keep: int = setting(3, "Checkpoints kept.", low=1, live=True)
+    keep: int = setting(3, "Checkpoints kept, besides the best one.", low=1, live=True)
+    eval_every: str = setting(
+        "off",
+        "Score while training: every N steps; auto as often as 5 % of the time allows; off.",
+        metavar="N|auto|off",
+        live=True,
+    )
+    eval_n: int = setting(2048, "Pictures of a score while training.", low=2, live=True)
+    eval_extractor: str = setting(
+        "auto",
+        "Its feature extractor; auto is the classifier where the data has classes.",
+        metavar="NAME",
+        live=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 _THREADS = 8
 _BATCH = 256
@@ -22,6 +23,14 @@ class Glance:
     key: str
     newest: int
     """The latest change of any file, ns since the epoch."""
+
+
+class Fingerprinted(Protocol):
+    """Anything whose content has a fingerprint; a method `glance`, if it has one, says when that need not be redone."""
+
+    def fingerprint(self) -> str:
+        """A text that differs whenever the content differs."""
+        ...
 
 
 class FileBacked:

@@ -26,7 +26,7 @@ from sagan_cli.contracts import Dataset
 from sagan_cli.data.build import Built, build
 from sagan_cli.data.cache import cache_dir as cache_dir
 from sagan_cli.data.cache import check_room, discard, ready, sweep
-from sagan_cli.data.fingerprint import Glance
+from sagan_cli.data.fingerprint import Fingerprinted, Glance
 from sagan_cli.data.fit import FITS
 from sagan_cli.data.hints import hints_of
 from sagan_cli.data.reading import name_of
@@ -102,7 +102,7 @@ def open_pack(
     if request.fit not in ("auto", *FITS):
         raise UsageError(f"--fit {request.fit}: choose auto, {', '.join(FITS)}")
     packs = ready(cache_dir) / "packs"
-    content, before = _content(dataset, cache_dir / "fingerprints")
+    content, before = content_of(dataset, cache_dir / "fingerprints")
     hints = hints_of(dataset)
     transform = asdict(request)
     transform["fit"] = hints.fit if request.fit == "auto" else request.fit
@@ -152,15 +152,19 @@ def require_batch(pack: Pack, batch: int) -> None:
         )
 
 
-def _content(dataset: Dataset, memory: Path) -> tuple[str, Glance | None]:
-    """The content fingerprint, remembered per glance so that a second start reads no picture."""
+def content_of(dataset: Fingerprinted, memory: Path) -> tuple[str, Glance | None]:
+    """The content fingerprint, remembered in `memory` per glance so that a second start reads no picture; the glance.
+
+    Raises:
+        DataError: files that changed while they were read.
+    """
     before = _glance(dataset)
     if before is None:
         return dataset.fingerprint(), None
     memo = memory / before.key[:40]
     try:
         known = memo.read_text(encoding="ascii")
-    except (FileNotFoundError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError):  # not remembered, or a cache that cannot be read: the files still can
         known = ""
     if len(known) == hashlib.sha256().digest_size * 2:
         return known, before
@@ -175,7 +179,7 @@ def _content(dataset: Dataset, memory: Path) -> tuple[str, Glance | None]:
     return content, before
 
 
-def _glance(dataset: Dataset) -> Glance | None:
+def _glance(dataset: Fingerprinted) -> Glance | None:
     look: Callable[[], Glance | None] | None = getattr(dataset, "glance", None)
     return look() if look else None
 

@@ -55,6 +55,12 @@ def open_source(
     raise UsageError(f"--data {data}: neither a folder nor a .zip: pass {_ACCEPTED}")
 
 
+def has_parts(data: str) -> bool:
+    """Whether `--split` chooses between parts of it: a registered name or a folder of IDX files, and no other path."""
+    path = _path(data)
+    return path is None or (path.is_dir() and is_idx_folder(path))
+
+
 def native_size(data: str, data_root: Path, split: str) -> int | None:
     """The side in pixels that `--size` defaults to for this data set; None where it has no say (folders, archives).
 

@@ -78,11 +78,13 @@ def save(folder: Path, step: int, players: Players, ema: EMA, about: dict[str, A
     return path
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what crashed writers left."""
+def prune(folder: Path, keep: int, spare: int | None = None) -> None:
+    """Delete all but the newest `keep` checkpoints and the one of step `spare`, and what crashed writers left."""
     for stale in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(stale, ignore_errors=True)
     for path in checkpoint_steps(folder)[:-keep]:
+        if int(path.name) == spare:
+            continue
         # Out of sight first: a deletion that is interrupted must not leave a half checkpoint under a good name.
         gone = path.rename(path.with_name(f"{TEMPORARY}{path.name}"))
         shutil.rmtree(gone)

@@ -6,20 +6,29 @@ import os
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 from sagan_cli import registry
 from sagan_cli.config.schema import Config
-from sagan_cli.contracts import ModelSpec
+from sagan_cli.contracts import Dataset, ModelSpec
 from sagan_cli.data.build import guess_channels
 from sagan_cli.data.hints import hints_of
 from sagan_cli.data.opening import Opened
-from sagan_cli.data.pack import PackRequest, cache_dir, open_pack, require_batch
+from sagan_cli.data.pack import Pack, PackRequest, cache_dir, open_pack, require_batch
 from sagan_cli.engine.runtime import Runtime
-from sagan_cli.engine.train import Job
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a run is made of."""
+
+    config: Config
+    spec: ModelSpec
+    arch_package: str
+    pack: Pack
 
 
 class Tick(Protocol):
@@ -54,14 +63,24 @@ def open_job(config: Config, opened: Opened, progress: Progress, notify: Callabl
     """
     arch = registry.find("architectures", config.model.arch)
     request = PackRequest(opened.form.height, opened.form.width, _channels(config), config.data.fit)
-    with progress("packing", len(opened.dataset)) as tick:
-        pack = open_pack(
-            opened.dataset, request, cache_dir=cache_dir(), max_bad=config.data.max_bad, workers=_cores(),
-            progress=tick, notify=notify,
-        )  # fmt: skip
+    pack = packed(opened.dataset, request, config.data.max_bad, progress, notify)
     require_batch(pack, config.train.batch)
     spec = _spec(config, opened, int(pack.images.shape[-1]), len(pack.class_names))
     return Job(config, spec, f"{arch.package} {arch.version}", pack)
+
+
+def packed(
+    dataset: Dataset, request: PackRequest, max_bad: float, progress: Progress, notify: Callable[[str], None]
+) -> Pack:
+    """The pack of a data set in the user's cache, made on all cores where it is not there yet.
+
+    Raises:
+        DataError: too many bad pictures.
+    """
+    with progress("packing", len(dataset)) as tick:
+        return open_pack(
+            dataset, request, cache_dir=cache_dir(), max_bad=max_bad, workers=_cores(), progress=tick, notify=notify
+        )
 
 
 def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:

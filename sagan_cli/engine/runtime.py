@@ -60,6 +60,15 @@ class Runtime:
             values = values / self.world
         return values
 
+    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """A tensor of one shape from every process, in order of rank, on every process and on the CPU."""
+        if self.world == 1:
+            return [values.cpu()]
+        mine = values.to(self.device).contiguous()
+        found = [torch.empty_like(mine) for _ in range(self.world)]
+        dist.all_gather(found, mine)
+        return [part.cpu() for part in found]
+
     def any_of(self, flag: bool) -> bool:
         """Whether any process says yes: all must leave the loop at the same step."""
         if self.world == 1:

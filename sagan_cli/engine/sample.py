@@ -15,7 +15,7 @@ from sagan_cli import registry
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import checkpoint, networks
 from sagan_cli.engine.runtime import Runtime
-from sagan_cli.errors import CheckpointError
+from sagan_cli.errors import CheckpointError, SaganError
 from sagan_cli.ops.randomness import generator, latents_and_labels
 
 DEFAULT_BATCH = 64
@@ -95,14 +95,21 @@ def pictures(
     *,
     truncation: float | None = None,
     batch: int = DEFAULT_BATCH,
+    whole: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Draw the requests in order, a batch at a time.
 
+    Args:
+        whole: compute each batch as one, for a network that normalises by the batch at hand.
+
     Yields:
         uint8 (n, H, W, C) and labels int64 (n,), -1 where the model has no classes.
+
+    Raises:
+        SaganError: the generator's output is not a number.
     """
     # On an accelerator a group of 8 would leave it idle; there the batch itself is the fixed size.
-    group = CPU_GROUP if runtime.device.type == "cpu" else batch
+    group = CPU_GROUP if runtime.device.type == "cpu" and not whole else batch
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]
         z, y = latents(part, spec, truncation)
@@ -117,7 +124,10 @@ def _drawn(network: nn.Module, z: Tensor, y: Tensor | None, group: int, runtime:
     z = F.pad(z, (0, 0, 0, spare)).to(runtime.device)
     y = None if y is None else F.pad(y, (0, spare)).to(runtime.device)
     with torch.inference_mode(), runtime.autocast():
-        return to_uint8(network(z, y))[: group - spare]
+        x = network(z, y)
+    if not torch.isfinite(x).all():
+        raise SaganError("the generator's output is not a number: its training diverged; use an earlier checkpoint")
+    return to_uint8(x)[: group - spare]
 
 
 def to_uint8(x: Tensor) -> np.ndarray:

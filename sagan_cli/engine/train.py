@@ -13,15 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from sagan_cli.config.schema import Config
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.data.batches import Batches
-from sagan_cli.data.pack import Pack
 from sagan_cli.engine import checkpoint, networks
+from sagan_cli.engine.jobs import Job
 from sagan_cli.engine.pictures import encode, grid
 from sagan_cli.engine.runtime import Runtime, peak_memory_mib
 from sagan_cli.engine.sample import Request, pictures
 from sagan_cli.engine.step import discriminator_step, generator_step
+from sagan_cli.engine.tracking import Tracker, better
 from sagan_cli.errors import SaganError
 from sagan_cli.files import write_atomic
 from sagan_cli.ops.randomness import generator, latents_and_labels
@@ -40,16 +40,6 @@ class Report(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that a run is made of."""
-
-    config: Config
-    spec: ModelSpec
-    arch_package: str
-    pack: Pack
-
-
-@dataclass(frozen=True)
 class Outcome:
     """How a call of `train` ended."""
 
@@ -59,11 +49,19 @@ class Outcome:
     grid: Path
 
 
-def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Callable[[], bool]) -> Outcome:
+def train(
+    job: Job,
+    run: Run,
+    runtime: Runtime,
+    report: Report,
+    should_stop: Callable[[], bool],
+    tracker: Tracker | None = None,
+) -> Outcome:
     """Train from the run's newest checkpoint, or from the start, up to config.train.steps.
 
     Args:
         should_stop: asked once a step; a yes on any process ends all of them after that step, saved.
+        tracker: scores the moving average now and then; run.json remembers the best step, whose checkpoint is kept.
 
     Raises:
         SaganError: a loss that is no longer a number; the last good checkpoint stays.
@@ -94,6 +92,9 @@ def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Cal
         mine = slice(runtime.rank * share, (runtime.rank + 1) * share)
         return z[mine].to(runtime.device), None if y is None else y[mine].to(runtime.device)
 
+    if tracker is not None:
+        tracker.prepare(ema.module, spec)
+
     # Loop. Upkeep stands before the step, so that periodic, interrupted and final saves take one path.
     start, begun, logged = step, time.monotonic(), (step, time.monotonic())
     latest: dict[str, float] = {}
@@ -102,6 +103,8 @@ def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Cal
         stopping = runtime.any_of(should_stop())
         done = step >= cfg.steps or stopping
         due = done or (step > start and step % job.config.run.save_every == 0)
+        scoring = tracker is not None and step > start and tracker.due(step, saving=due)
+        due = due or scoring
 
         # Status.
         if step > start and (due or step % job.config.run.log_every == 0):
@@ -111,7 +114,8 @@ def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Cal
                 raise SaganError(
                     f"{_diverged(losses, step)}; the last checkpoint is {_last(run)}: lower --d-lr and --g-lr"
                 )
-            latest = {**losses, **networks.attention_gammas(players)}
+            kept_scores = {k: v for k, v in latest.items() if k == "fid"}
+            latest = {**losses, **networks.attention_gammas(players), **kept_scores}
             if runtime.leads and (done or step % job.config.run.log_every == 0):
                 now = time.monotonic()
                 run.append_metrics({
@@ -134,7 +138,17 @@ def train(job: Job, run: Run, runtime: Runtime, report: Report, should_stop: Cal
         # Checkpoint.
         if runtime.leads and due:
             checkpoint.save(run.checkpoints, step, players, ema, _about(job))
-            checkpoint.prune(run.checkpoints, job.config.run.keep)
+
+        # Score, of the moving average as it was just saved.
+        if tracker is not None and scoring:
+            found = tracker.score(ema.module, spec)
+            if found is not None:
+                run.append_metrics({"kind": "score", "step": step, **found})
+                if better(found, _best(run) or None):
+                    run.update(best={"step": step, **found})
+                latest = {**latest, "fid": found["fid"]}
+        if runtime.leads and due:
+            checkpoint.prune(run.checkpoints, job.config.run.keep, spare=_best(run).get("step"))
         if done:
             break
 
@@ -179,6 +193,11 @@ def _about(job: Job) -> dict[str, Any]:
 
 def _grid_path(run: Run, step: int) -> Path:
     return run.samples / f"step-{step:08d}.png"
+
+
+def _best(run: Run) -> dict[str, Any]:
+    found: dict[str, Any] = run.read().get("best") or {}
+    return found
 
 
 def _last(run: Run) -> Path | str:

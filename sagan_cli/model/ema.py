@@ -49,13 +49,22 @@ class EMA:
             if advance is not None:
                 for _ in range(SPECTRAL_ITERATIONS):
                     advance()
-        norms: list[Any] = [m for m in self.module.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
-        momenta = [m.momentum for m in norms]
-        self.module.train()
-        for count, (z, y) in enumerate(noise, start=1):
-            for norm in norms:
-                norm.momentum = 1 / count  # a plain mean over the batches so far; the first replaces what was there
-            self.module(z, y)
-        self.module.eval()
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        standing_statistics(self.module, noise)
+
+
+@torch.no_grad()
+def standing_statistics(generator: nn.Module, noise: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+    """Replace a generator's batch statistics by their means over the batches of `noise`; leaves it in evaluation mode.
+
+    The measurement of Brock et al. 2019, appendix B; `noise` yields latents z (N, latent) and classes y (N,) or None.
+    """
+    norms: list[Any] = [m for m in generator.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
+    momenta = [m.momentum for m in norms]
+    generator.train()
+    for count, (z, y) in enumerate(noise, start=1):
+        for norm in norms:
+            norm.momentum = 1 / count  # a plain mean over the batches so far; the first replaces what was there
+        generator(z, y)
+    generator.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -62,6 +62,11 @@ class _Factory:
         seed, count = SPLITS[split]
         return Quadrupeds(height, width, seed, count)
 
+    @staticmethod
+    def structure(pictures: np.ndarray) -> np.ndarray:
+        """Which pictures show an animal on exactly four legs: uint8 (N, H, W, 3) -> bool (N,)."""
+        return np.asarray(count_legs_batch(pictures) == 4)
+
 
 build = _Factory()
 

@@ -1,0 +1,122 @@
+"""How close a whole evaluation comes to its extractor alone, and whether memory grows with -n.
+
+    python benchmarks/eval_throughput.py RUN --weights FILE [--pictures 128] [--rounds 5] [--out FILE.json]
+
+Interleaved in one process: A is the extractor on pictures that lie in memory, B the whole pass of `sagan eval-fid` over
+a generator (draw, measure, collect), C is A once more, for the spread. Ratios are medians over the rounds. Memory is
+the peak of a fresh process for each count. FILE is a weights file of Inception; speed does not depend on its numbers,
+so `python tests/inception.py FILE` makes one that serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sagan_cli.commands.targets import find_checkpoint
+from sagan_cli.engine import sample
+from sagan_cli.engine.features import Pass, collect
+from sagan_cli.engine.runtime import open_runtime
+from sagan_cli.engine.sides import Drawn, requests_for
+from sagan_cli.metrics.extractor import three_channels
+from sagan_cli.metrics.fidelity import open_fidelity
+
+BATCH = 64
+
+
+@contextmanager
+def silent(label: str, total: int):
+    yield lambda done, total=None: None
+
+
+def throughput(run: str, weights: Path, count: int, rounds: int) -> dict:
+    with open_runtime("auto", "fp32") as runtime, ExitStack() as files:
+        sampler = sample.load(find_checkpoint(run), runtime)
+        extractor = open_fidelity(
+            "inception-v3-compat", weights=weights, device=runtime.device, environ=os.environ, progress=silent,
+            notify=lambda text: None,
+        )  # fmt: skip
+        layers = (extractor.layers["fid"],)
+        fake = Drawn(
+            sampler.generator, sampler.spec, requests_for(count, 0, None, sampler.spec.num_classes), runtime
+        )
+        ready = [three_channels(part) for part in fake.batches(BATCH)]
+
+        def alone() -> None:
+            for part in ready:
+                extractor(part, layers)
+
+        def whole() -> None:
+            wanted = Pass(layers, True, BATCH, {})
+            collect(
+                fake, np.arange(count), extractor, wanted, runtime, open_files=files, folder=Path("."),
+                tick=lambda done: None,
+            )  # fmt: skip
+
+        alone()
+        seconds: dict[str, list[float]] = {"extractor": [], "whole": [], "extractor again": []}
+        for _ in range(rounds):
+            for name, work in zip(seconds, (alone, whole, alone), strict=True):
+                begun = time.perf_counter()
+                work()
+                seconds[name].append(time.perf_counter() - begun)
+        pairs = zip(seconds["extractor"], seconds["whole"], seconds["extractor again"], strict=True)
+        shares = [(a + c) / 2 / b for a, b, c in pairs]
+        return {
+            "pictures": count, "rounds": rounds, "device": str(runtime.device), "threads": torch.get_num_threads(),
+            "size": f"{sampler.spec.height}x{sampler.spec.width}",
+            "extractor_pictures_per_second": count / statistics.median(seconds["extractor"]),
+            "whole_pictures_per_second": count / statistics.median(seconds["whole"]),
+            "share_of_extractor": statistics.median(shares), "share_worst": min(shares), "share_best": max(shares),
+            "spread_of_the_same": statistics.median(
+                a / c for a, c in zip(seconds["extractor"], seconds["extractor again"], strict=True)
+            ),
+        }  # fmt: skip
+
+
+def memory(run: str, counts: tuple[int, ...]) -> dict[int, float]:
+    """Peak MiB of `sagan eval-fid --extractor classifier -n N`, a fresh process each."""
+    code = (
+        "import resource, sys\nfrom sagan_cli.cli import run\ncode = run(sys.argv[1:])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)\nsys.exit(code)"
+    )
+    found = {}
+    for count in counts:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "eval-fid", run, "--extractor", "classifier", "-n", str(count),
+             "--n-real", "2000", "--quiet"], capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found[count] = float(done.stderr.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--pictures", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="measure the peak memory for -n 2000, 8000 and 32000")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    found = throughput(args.run, args.weights, args.pictures, args.rounds)
+    if args.memory:
+        found["peak_mib"] = memory(args.run, (2000, 8000, 32000))
+    text = json.dumps(found, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

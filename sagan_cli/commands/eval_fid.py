@@ -1,0 +1,245 @@
+"""`sagan eval-fid`: a score, and everything that was done to get it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sagan_cli import console, runs
+from sagan_cli.commands.targets import find_checkpoint, run_of
+from sagan_cli.config.protocols import PROTOCOLS, find, help_text
+from sagan_cli.config.resolve import flatten, resolve
+from sagan_cli.config.schema import Config, DataConfig
+from sagan_cli.errors import UsageError, closest
+
+METRICS = ("fid", "isc", "kid", "prc", "structure")
+
+
+def eval_fid(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN|CHECKPOINT|FOLDER|ZIP|NPZ|-]",
+            help="What to score: a model, or pictures; - reads an npz from stdin. Default the newest run under runs/.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|NAME", help="The real pictures, or an .npz of mu and sigma; default what a run trained on."
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="fid, isc, kid, prc, structure; default fid, and structure on quadrupeds."),
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--count",
+            min=2,
+            help="Pictures to draw; default the protocol's. Fewer are compared with as many real ones.",
+        ),
+    ] = None,
+    n_real: Annotated[str | None, typer.Option(metavar="N|all", help="Real pictures to compare with.")] = None,
+    protocol: Annotated[str, typer.Option(metavar="NAME", help=help_text())] = "default",
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="inception-v3-compat (default), classifier (trained on the data's labels, downloads nothing), "
+            "dinov2-*, clip-*, vgg16.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The extractor's weights, for machines without internet.")
+    ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="FID of each class, and their mean.")] = False,
+    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="train or test; default the protocol's.")] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="Fit real pictures to the size of scored ones: auto, crop, pad, stretch."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="First seed: picture i has seed SEED + i.")] = 0,
+    truncation: Annotated[float | None, typer.Option(metavar="T", help="Keep latents within [-T, T].")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The trained weights instead of their moving average.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="SAGAN_DEVICE")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the generator: fp32, bf16 or auto.")] = "fp32",
+    highest: Annotated[
+        float | None, typer.Option("--max", metavar="X", help="Exit code 1 if the first metric is above X.")
+    ] = None,
+    lowest: Annotated[
+        float | None, typer.Option("--min", metavar="X", help="Exit code 1 if the first metric is below X.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+) -> None:
+    """Score a model or pictures against real pictures: FID, KID, IS, precision and recall.
+
+    Examples:
+
+      sagan eval-fid
+
+      sagan eval-fid --extractor classifier -n 10000 --max 20
+
+      sagan eval-fid samples/ --data real/ --metrics fid,kid --json
+    """
+    console.set_quiet(quiet)
+    rules = find(protocol)
+    listed = _metrics(metrics)
+    if truncation is not None and not 0 < truncation < float("inf"):
+        raise UsageError(f"--truncation {truncation}: must be above 0")
+    if weights is not None and not weights.is_file():
+        raise UsageError(f"--weights {weights}: no such file")
+    pictures = target == "-" or (target is not None and is_pictures(Path(target)))
+    if pictures and data is None:
+        raise UsageError(f"{target}: pictures are scored against other pictures: name those with --data")
+    checkpoint = None if pictures else find_checkpoint(target)
+    reals = _count(n_real)
+    begun = time.monotonic()
+
+    from sagan_cli.engine import sample, scoring
+    from sagan_cli.engine.rules import Plan, with_rules
+    from sagan_cli.engine.runtime import open_runtime
+
+    changes = {"extractor": extractor, "split": split, "truncation": truncation, "ema": False if raw else None}
+    plan = Plan(with_rules(rules, **changes), listed, n, reals, n_real == "all", weights, per_class, fit, seed, batch)
+    with open_runtime(device, precision, distributed=True) as runtime:
+        console.set_quiet(quiet or not runtime.leads)
+        room = scoring.Room(runtime, console.progress, console.note, console.warn)
+        if checkpoint is None:
+            assert target is not None
+            real = _data(DataConfig(), data, plan.protocol.split, fit)
+            _require_parts(real.source, split)
+            record = scoring.score_pictures(target, sys.stdin.buffer, real, plan, room)
+        else:
+            sampler = sample.load(checkpoint, runtime, raw=not plan.protocol.ema)
+            trained_on = _trained_on(checkpoint, sampler.facts.data["source"])
+            # The default protocol means the pictures trained on, whichever part of a data set they are.
+            part = split or (trained_on.split if rules is PROTOCOLS["default"] else rules.split)
+            if target is None:
+                console.note(f"scoring {checkpoint.parent.parent}, step {sampler.facts.step}")
+            real = _data(trained_on, data, part, fit)
+            _require_parts(real.source, split)
+            record = scoring.score_model(sampler, real, plan, room)
+            if record and data is None and part == trained_on.split:
+                _compare_digests(record["data_digest"], sampler.facts.data["digest"])
+    if record is None:
+        return
+    record["seconds"] = round(time.monotonic() - begun, 3)
+    _keep(checkpoint, record)
+    show(record, json_)
+    _judge(record, highest, lowest)
+
+
+def show(record: dict[str, Any], json_: bool) -> None:
+    """The result: a line a number, or the record. Numbers of other networks than the published Inception say so."""
+    if json_:
+        console.emit_json(record)
+        return
+    usual = record["extractor"] == "inception-v3-compat" and record["weights_published"]
+    by = "" if usual else f"  {record['extractor']}" + ("" if record["weights_published"] is not False else
+                                                        f":{record['weights_sha256'][:8]}")  # fmt: skip
+    for name, value in record["values"].items():
+        whose = "" if name == "structure" else by
+        console.result(f"{name} {_number(value)}{whose}")
+        if interval := record["intervals"].get(name):
+            console.note(f"{name}: 95 % interval {_number(interval[0])} to {_number(interval[1])}")
+    for name, value in record.get("per_class", {}).items():
+        console.result(f"fid/{name} {_number(value)}{by}")
+
+
+def is_pictures(path: Path) -> bool:
+    """Whether a target is pictures and not a model."""
+    if path.is_dir():
+        return not any((path / name).is_file() for name in ("run.json", runs.CHECKPOINT_FACTS))
+    return path.suffix.lower() in (".zip", ".npz")
+
+
+def _number(value: float) -> str:
+    text = f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.6f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def _metrics(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    listed = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for name in listed:
+        if name not in METRICS:
+            raise UsageError(
+                f"--metrics {name}: no such metric{closest(name, METRICS)}; there are {', '.join(METRICS)}"
+            )
+    if not listed:
+        raise UsageError(f"--metrics: names none of {', '.join(METRICS)}")
+    return listed
+
+
+def _count(text: str | None) -> int | None:
+    if text is None or text == "all":
+        return None
+    if not text.isdigit() or int(text) < 2:
+        raise UsageError(f"--n-real {text}: a number of at least 2, or all")
+    return int(text)
+
+
+def _trained_on(checkpoint: Path, source: str) -> DataConfig:
+    """The data settings of the run that a checkpoint belongs to; of one that was copied away, the source alone."""
+    run = run_of(checkpoint)
+    if run is None:
+        return replace(DataConfig(), source=source)
+    config: Config = resolve(
+        flags={}, sets=[], environ={}, file=None, preset=None, base=flatten(run.read()["config"])
+    ).config
+    return config.data
+
+
+def _data(base: DataConfig, source: str | None, split: str, fit: str | None) -> DataConfig:
+    """The data settings of the real side; other pictures than the run's bring their own classes."""
+    changes: dict[str, Any] = {"split": split, "root": os.environ.get("SAGAN_DATA_ROOT", base.root)}
+    if source is not None:
+        changes |= {"source": source, "unconditional": False}
+    if fit is not None:
+        changes["fit"] = fit
+    return replace(base, **changes)
+
+
+def _require_parts(source: str, split: str | None) -> None:
+    """Refuse a --split of pictures that have no parts."""
+    from sagan_cli.data.sources import has_parts
+
+    if split is not None and not has_parts(source):
+        raise UsageError(f"--split {split}: {source} has no parts; name the other folder itself with --data")
+
+
+def _compare_digests(found: str, trained: str) -> None:
+    if found != trained:
+        console.warn("the pictures are no longer the ones that this model was trained on")
+
+
+def _keep(checkpoint: Path | None, record: dict[str, Any]) -> None:
+    """One more line in the run's metrics."""
+    run = run_of(checkpoint) if checkpoint is not None else None
+    if run is None:
+        return
+    try:
+        run.append_metrics(record)
+    except OSError as e:
+        console.warn(f"{run.path}/metrics.jsonl: the score could not be noted there: {e.strerror}")
+
+
+def _judge(record: dict[str, Any], highest: float | None, lowest: float | None) -> None:
+    """What --max and --min ask of the first metric."""
+    metric, value = record["metric"], record["value"]
+    for flag, limit, wrong in (("--max", highest, "above"), ("--min", lowest, "below")):
+        if limit is not None and (value > limit if wrong == "above" else value < limit):
+            console.error(f"{metric} {_number(value)} is {wrong} {flag} {limit:g}", "sagan eval-fid")
+            raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Scores as pure functions: extractors turn pictures into features, metrics turn features into numbers."""

@@ -1,0 +1,240 @@
+"""What a score is on paper: the record that `sagan eval-fid` writes and `sagan compare` reads, and when two compare.
+
+A record is one flat JSON object: every value that was computed, and every fact that it depends on. `FIELDS` lists the
+keys; `comparable` says which of them must agree before two values of a metric may be ranked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from sagan_cli import runs
+from sagan_cli.errors import SaganError, UsageError
+
+KIND = "evaluation"
+"""Marks a record among the other lines of metrics.jsonl."""
+FORMAT = 1
+
+Record = dict[str, Any]
+
+BETTER = {
+    "fid": "lower", "intra_fid": "lower", "kid": "lower",
+    "isc": "higher", "precision": "higher", "recall": "higher", "structure": "higher",
+}  # fmt: skip
+"""Metric -> which way is up."""
+
+# A field counts when it moves the expected value of a score without the generator being another one. So these do not:
+#   seed, device, processes, versions     they move it by less than its interval, or not beyond rounding
+#   fake, checkpoint, step, fake_size     they are what is being compared; the network brings every size to its own
+#   protocol                              a name for the fields below; flags may depart from what it stands for
+#   data, weights_published               data_digest and weights_sha256 say the same, and cannot be wrong
+FEATURES = ("extractor", "weights_sha256", "layers", "resize")
+"""The unit of measurement: which network looked, at which layer, at pictures resized how."""
+REAL = ("real_size", "fit", "split", "data_digest", "n_real")
+"""What the pictures were held against. Size and fit change the real pictures, and with them the digest of the fitted
+ones: the cause stands before its consequence, so that a message names the cause."""
+DRAWN = ("colour", "truncation", "ema", "batch_norm", "labels", "precision")
+"""How a model was made to draw. Pictures in a folder do not tell, so these are held to only between two models."""
+COMPARABLE = (*FEATURES, "n_fake", *REAL, *DRAWN)
+"""All of them in the order in which a difference is reported. `n_fake` counts for every metric: FID, IS, precision and
+recall are biased in it; KID and structure are not, but a table of mixed sizes invites reading noise as order."""
+KNOBS = {
+    "kid": ("kid_subsets", "kid_subset_size"),
+    "isc": ("isc_splits",),
+    "precision": ("prc_neighbours",),
+    "recall": ("prc_neighbours",),
+}
+"""What a metric depends on besides."""
+LAYER_OF = {"fid": "fid", "intra_fid": "fid", "kid": "kid", "isc": "isc", "precision": "prc", "recall": "prc"}
+"""Metric -> its key in `layers`."""
+_KNOWN = ("extractor", "weights_sha256", "data_digest", "n_real", "n_fake")
+"""Never null where they count: two unknowns are not an agreement."""
+
+_NONE = type(None)
+FIELDS: dict[str, tuple[type, ...]] = {
+    "kind": (str,), "format": (int,),
+    "metric": (str,), "value": (int, float), "interval": (list, tuple, _NONE), "values": (dict,), "intervals": (dict,),
+    "per_class": (dict, _NONE),
+    "extractor": (str, _NONE), "weights_sha256": (str, _NONE), "weights_published": (bool, _NONE), "layers": (dict,),
+    "protocol": (str, _NONE), "resize": (str, _NONE), "colour": (str, _NONE), "fit": (str, _NONE),
+    "n_real": (int, _NONE), "n_fake": (int,), "real_size": (str, _NONE), "fake_size": (str, _NONE),
+    "data": (str, _NONE), "data_digest": (str, _NONE), "split": (str, _NONE),
+    "fake": (str,), "fake_kind": (str,), "checkpoint": (str, _NONE), "step": (int, _NONE),
+    "checkpoint_sha256": (dict, str, _NONE),
+    "seed": (int, _NONE), "truncation": (int, float, _NONE), "ema": (bool, _NONE), "batch_norm": (str, _NONE),
+    "labels": (str, _NONE),
+    "kid_subsets": (int, _NONE), "kid_subset_size": (int, _NONE), "isc_splits": (int, _NONE),
+    "prc_neighbours": (int, _NONE),
+    "precision": (str, _NONE), "device": (str,), "processes": (int,), "versions": (dict,), "seconds": (int, float),
+    "time": (str,), "warnings": (list,),
+}  # fmt: skip
+"""Key -> types of its value in JSON."""
+_REQUIRED = ("format", "metric", "value", "values", "fake", "fake_kind", *COMPARABLE)
+
+
+def comparable(metric: str) -> tuple[str, ...]:
+    """The fields that must agree before two values of `metric` may be ranked, in the order of reporting.
+
+    IS looks at no real picture, and the structure score at no network.
+    """
+    needless: tuple[str, ...] = ()
+    if metric in ("isc", "structure"):
+        needless += REAL
+    if metric == "structure":
+        needless += FEATURES
+    return (*(field for field in COMPARABLE if field not in needless), *KNOBS.get(metric, ()))
+
+
+def difference(a: Record, b: Record, metric: str) -> tuple[str, Any, Any] | None:
+    """The first field by which two records measured different things: its name and both values; None when none does."""
+    both_drawn = is_model(a) and is_model(b)
+    for field in comparable(metric):
+        if field in DRAWN and not both_drawn:
+            continue
+        one, two = a.get(field), b.get(field)
+        if field == "layers":
+            # The layers of the other metrics do not matter here.
+            field = f"layers.{LAYER_OF.get(metric, metric)}"
+            one, two = (side.get(LAYER_OF.get(metric, metric)) for side in (one or {}, two or {}))
+        if one != two:
+            return field, one, two
+    return None
+
+
+def is_record(value: Any) -> bool:
+    """Whether a JSON value says that it is an evaluation; `check` says whether it is a sound one."""
+    return isinstance(value, dict) and value.get("kind") == KIND
+
+
+def is_model(record: Record) -> bool:
+    """Whether a model drew the pictures that were scored, so that it is known how."""
+    return bool(record["fake_kind"] == "model")
+
+
+def interval(record: Record, metric: str) -> tuple[float, float] | None:
+    """The 95 % bootstrap interval of a metric; None where none was computed."""
+    found = record.get("intervals", {}).get(metric)
+    if found is None and metric == record["metric"]:
+        found = record.get("interval")
+    return None if found is None else (found[0], found[1])
+
+
+def shown(metric: str, value: float) -> str:
+    """A value with the digits that it is usually given: 12.3456 for FID, 0.012345 for KID."""
+    return f"{value:.{6 if metric == 'kid' else 4}f}"
+
+
+def read_records(target: Path) -> list[Record]:
+    """The records of a run, of one of its checkpoints, or of a file of one JSON object or JSON lines; newest last.
+
+    Raises:
+        UsageError: no such path, or a directory of another kind.
+        SaganError: there is none, or one is damaged.
+    """
+    if target.is_file():
+        return parse(_text(target), str(target))
+    if not target.exists():
+        raise UsageError(f"{target}: no such run, checkpoint or file of scores")
+    if (target / runs.CHECKPOINT_FACTS).is_file():
+        return _of_checkpoint(target)
+    if not (target / "run.json").is_file():
+        way_out = "save its score with 'sagan eval-fid ... --json > score.json' and name that file"
+        raise UsageError(f"{target}: neither a run nor a checkpoint directory; {way_out}")
+    found = _of_run(runs.open_run(target))
+    if not found:
+        raise SaganError(f"{target}: has no score yet; make one with 'sagan eval-fid {target}'")
+    return found
+
+
+def parse(text: str, source: str) -> list[Record]:
+    """Records from the text of one JSON object, or of JSON lines among which other lines are passed over.
+
+    Raises:
+        SaganError: it is neither, holds no record, or an unsound one; `source` begins the message.
+    """
+    try:
+        values = {source: json.loads(text)}
+    except ValueError:
+        # Not splitlines: JSON may hold the other characters that end a line for Python.
+        lines = {f"{source}, line {n}": line for n, line in enumerate(text.split("\n"), 1) if line.strip()}
+        values = {place: _json(line, place) for place, line in lines.items()}
+    found = [check(value, place) for place, value in values.items() if is_record(value)]
+    if not found:
+        raise SaganError(f'{source}: holds no score (an object with "kind": "{KIND}", as sagan eval-fid --json prints)')
+    return found
+
+
+def check(record: Record, source: str) -> Record:
+    """The record itself, found sound: every key that a comparison reads is there, of its type, and a finite number.
+
+    Raises:
+        SaganError: it is not; the message names `source` and the key.
+    """
+
+    def wrong(key: str, what: str) -> SaganError:
+        return SaganError(f"{source}: not a sound score record: '{key}' {what}")
+
+    if record.get("format") != FORMAT:
+        raise SaganError(
+            f"{source}: score record of format {record.get('format')!r}; this version of sagan reads {FORMAT}"
+        )
+    for key in _REQUIRED:
+        if key not in record:
+            raise wrong(key, "is missing")
+    for key, types in FIELDS.items():
+        # bool is an int to Python and not to JSON.
+        if key in record and (not isinstance(record[key], types) or (type(record[key]) is bool and bool not in types)):
+            raise wrong(key, f"is of type {type(record[key]).__name__}")
+        if isinstance(record.get(key), str) and not record[key].isprintable():
+            raise wrong(key, "holds control characters")
+    if record["values"].get(record["metric"]) != record["value"]:
+        raise wrong("value", f"is not values.{record['metric']}")
+    for metric, value in record["values"].items():
+        if not _finite(value):
+            raise wrong(f"values.{metric}", f"is {value!r}, not a finite number")
+        for key in (*(k for k in _KNOWN if k in comparable(metric)), *KNOBS.get(metric, ())):
+            if record.get(key) is None:
+                raise wrong(key, f"is not given, and {metric} cannot be compared without it")
+        if metric in LAYER_OF and not record["layers"].get(LAYER_OF[metric]):
+            raise wrong(f"layers.{LAYER_OF[metric]}", "is missing")
+    bounds = {f"intervals.{name}": pair for name, pair in record.get("intervals", {}).items()}
+    for key, pair in {"interval": record.get("interval"), **bounds}.items():
+        if pair is not None and not (len(pair) == 2 and all(map(_finite, pair)) and pair[0] <= pair[1]):
+            raise wrong(key, "is not two finite numbers, the lower one first")
+    return record
+
+
+def _of_run(run: runs.Run) -> list[Record]:
+    return [check(line, str(run.path / "metrics.jsonl")) for line in run.metrics() if is_record(line)]
+
+
+def _of_checkpoint(path: Path) -> list[Record]:
+    whole = path.resolve()
+    run = runs.Run(whole.parent.parent)
+    if whole.parent != run.checkpoints or not (run.path / "run.json").is_file():
+        raise UsageError(f"{path}: a checkpoint outside its run has no scores; name the run or a file of scores")
+    found = [r for r in _of_run(run) if r.get("step") == int(whole.name)]
+    if not found:
+        raise SaganError(f"{path}: has no score yet; make one with 'sagan eval-fid {path}'")
+    return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise SaganError(f"{file}: not JSON: name a run, or what sagan eval-fid --json printed") from e
+
+
+def _json(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as e:
+        raise SaganError(f"{place}: not JSON: {e}; name a run, or what sagan eval-fid --json printed") from e
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
