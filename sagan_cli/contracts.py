@@ -86,9 +86,13 @@ class ArchitectureFactory(Protocol):
     discriminator(x, y)  the same pictures and labels -> logits (N,)
 
     A network may offer `attention_layers() -> dict[str, nn.Module]`, by which attention is logged and drawn; a
-    network without it simply has none. Modules with a method `advance_()` have it called once per optimiser step of
-    their network, before the forward pass (spectral norm's power iteration lives there). Norms that carry
-    `running_mean` and `momentum`, as PyTorch's do, have their statistics measured anew on the averaged weights.
+    network without it simply has none. To be drawn, such a layer takes and returns a feature map (B, C, H, W) and has
+    a method `maps(x) -> (B, N, M)`, the attention of the N = H W positions to M keys, whose rows sum to 1; keys that
+    lie on another grid than (H / s, W / s) are told by a method `key_grid(H, W)`.
+
+    Modules with a method `advance_()` have it called once per optimiser step of their network, before the forward pass
+    (spectral norm's power iteration lives there). Norms that carry `running_mean` and `momentum`, as PyTorch's do,
+    have their statistics measured anew on the averaged weights.
     """
 
     def __call__(self, spec: ModelSpec) -> tuple[nn.Module, nn.Module]: ...

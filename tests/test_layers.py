@@ -16,8 +16,10 @@ ALLOWED = {
     "data": {"data", "ops", "config"},
     "metrics": {"metrics", "ops"},
     "engine": {"engine", "metrics", "model", "data", "ops", "config"},
+    "explain": {"explain"},
+    "export": {"export", "engine", "model", "data", "ops", "config"},
     "config": {"config"},
-    "commands": {"commands", "engine", "metrics", "data", "config"},
+    "commands": {"commands", "explain", "export", "engine", "metrics", "data", "config"},
 }
 """Room -> rooms that it may import, besides the ground floor (files directly in the package)."""
 TALKERS = {"cli", "console", "commands"}

@@ -40,16 +40,18 @@ def test_attention_rows_sum_to_one_and_the_large_route_is_chosen_by_size() -> No
 
 def test_folded_resampling_is_the_plain_function() -> None:
     x, w, b = RNG.normal(size=(2, 3, 6, 4)), RNG.normal(size=(5, 3, 3, 3)), RNG.normal(size=5)
-    up = resample.upsample_conv3x3(t(x), t(w), t(b))
+    up = resample.upsample_conv3x3(t(x), resample.upsampling_kernel(t(w)), t(b))
     np.testing.assert_allclose(up, reference.conv2d(reference.nearest2x(x), w, b), atol=1e-12)
-    down = resample.conv3x3_avgpool(t(x), t(w), t(b))
+    down = resample.conv3x3_avgpool(t(x), resample.pooling_kernel(t(w)), t(b))
     np.testing.assert_allclose(down, reference.avgpool2x2(reference.conv2d(x, w, b)), atol=1e-12)
 
 
 def test_folded_resampling_gradients() -> None:
     x, w = t(RNG.normal(size=(1, 2, 4, 4)), True), t(RNG.normal(size=(3, 2, 3, 3)), True)
-    assert torch.autograd.gradcheck(lambda a, c: resample.upsample_conv3x3(a, c, None), (x, w))
-    assert torch.autograd.gradcheck(lambda a, c: resample.conv3x3_avgpool(a, c, None), (x, w))
+    assert torch.autograd.gradcheck(
+        lambda a, c: resample.upsample_conv3x3(a, resample.upsampling_kernel(c), None), (x, w)
+    )
+    assert torch.autograd.gradcheck(lambda a, c: resample.conv3x3_avgpool(a, resample.pooling_kernel(c), None), (x, w))
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (6, 4, 3, 3), (10, 6)])

@@ -16,6 +16,7 @@ from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import checkpoint, networks
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import CheckpointError, SaganError
+from sagan_cli.model.folding import fold_
 from sagan_cli.ops.randomness import generator, latents_and_labels
 
 DEFAULT_BATCH = 64
@@ -66,8 +67,8 @@ def load(path: Path, runtime: Runtime, *, raw: bool = False) -> Sampler:
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
-    """A generator in evaluation mode, on the device and laid out for it."""
-    return networks.laid_out(network, device).eval().requires_grad_(False)
+    """A generator in evaluation mode, on the device and laid out for it, its spectral norms folded."""
+    return fold_(networks.laid_out(network, device).eval().requires_grad_(False))
 
 
 def latents(requests: Sequence[Request], spec: ModelSpec, truncation: float | None) -> tuple[Tensor, Tensor | None]:

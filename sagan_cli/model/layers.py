@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan_cli.ops.batch_norm import batch_norm, modulate
-from sagan_cli.ops.resample import conv3x3_avgpool, upsample_conv3x3
+from sagan_cli.ops.resample import conv3x3_avgpool, pooling_kernel, upsample_conv3x3, upsampling_kernel
 from sagan_cli.ops.spectral_norm import as_matrix, normalised, power_iteration
 
 
@@ -17,8 +19,8 @@ class SpectralNormed(nn.Module):
     `advance_` moves the estimate; the training step calls it once per optimiser step of the network, `forward` never.
     """
 
-    u: Tensor
-    v: Tensor
+    u: Tensor | None
+    v: Tensor | None
 
     def __init__(self, shape: tuple[int, ...], *, bias: bool) -> None:
         super().__init__()
@@ -34,11 +36,20 @@ class SpectralNormed(nn.Module):
     @torch.no_grad()
     def advance_(self, iterations: int = 1) -> None:
         """Power iteration on the current weight, in place."""
-        power_iteration(self.weight, self.u, self.v, iterations)
+        if self.u is not None and self.v is not None:
+            power_iteration(self.weight, self.u, self.v, iterations)
 
     def bar(self) -> Tensor:
-        """The normalised weight, in fp32."""
+        """The normalised weight, in fp32; of a folded layer the weight itself."""
+        if self.u is None or self.v is None:
+            return self.weight
         return normalised(self.weight, self.u, self.v)
+
+    @torch.no_grad()
+    def fold_(self) -> None:
+        """Make the normalised weight the weight, for a network that is not trained any further: u and v go."""
+        self.weight.copy_(self.bar())
+        self.u = self.v = None
 
 
 class SNConv2d(SpectralNormed):
@@ -47,17 +58,25 @@ class SNConv2d(SpectralNormed):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, bias: bool = True) -> None:
         super().__init__((out_channels, in_channels, kernel, kernel), bias=bias)
         self.padding = kernel // 2
+        self._resampling: Tensor | None = None  # the kernel of `up` or `down`, kept once the layer is folded
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.bar(), self.bias, padding=self.padding)
 
     def up(self, x: Tensor) -> Tensor:
         """conv(nearest2x(x)), folded into one transposed convolution."""
-        return upsample_conv3x3(x, self.bar(), self.bias)
+        return upsample_conv3x3(x, self._kernel(upsampling_kernel), self.bias)
 
     def down(self, x: Tensor) -> Tensor:
         """avgpool2x2(conv(x)), folded into one strided convolution."""
-        return conv3x3_avgpool(x, self.bar(), self.bias)
+        return conv3x3_avgpool(x, self._kernel(pooling_kernel), self.bias)
+
+    def _kernel(self, make: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.u is not None:
+            return make(self.bar())
+        if self._resampling is None:
+            self._resampling = make(self.weight.detach())
+        return self._resampling
 
 
 class SNLinear(SpectralNormed):

@@ -12,15 +12,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def upsample_conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """conv3x3(nearest2x(x)) with zero padding 1: (B, I, H, W), weight (O, I, 3, 3) -> (B, O, 2H, 2W)."""
-    kernel = _box_folded(weight).flip(2, 3).transpose(0, 1)
+def upsampling_kernel(weight: Tensor) -> Tensor:
+    """(O, I, 3, 3) -> (I, O, 4, 4), for `upsample_conv3x3`; in the weight's own precision."""
+    return _box_folded(weight).flip(2, 3).transpose(0, 1)
+
+
+def upsample_conv3x3(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """conv3x3(nearest2x(x)) with zero padding 1: (B, I, H, W), kernel from `upsampling_kernel` -> (B, O, 2H, 2W)."""
     return F.conv_transpose2d(x, kernel.to(x.dtype), _like(bias, x), stride=2, padding=1)
 
 
-def conv3x3_avgpool(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """avgpool2x2(conv3x3(x)) with zero padding 1: (B, I, H, W) with even H and W -> (B, O, H/2, W/2)."""
-    return F.conv2d(x, (_box_folded(weight) / 4).to(x.dtype), _like(bias, x), stride=2, padding=1)
+def pooling_kernel(weight: Tensor) -> Tensor:
+    """(O, I, 3, 3) -> (O, I, 4, 4), for `conv3x3_avgpool`; in the weight's own precision."""
+    return _box_folded(weight) / 4
+
+
+def conv3x3_avgpool(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """avgpool2x2(conv3x3(x)) with zero padding 1: (B, I, H, W), H and W even, kernel from `pooling_kernel`
+
+    -> (B, O, H/2, W/2).
+    """
+    return F.conv2d(x, kernel.to(x.dtype), _like(bias, x), stride=2, padding=1)
 
 
 def _box_folded(weight: Tensor) -> Tensor:
