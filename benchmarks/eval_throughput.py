@@ -86,9 +86,11 @@ def throughput(run: str, weights: Path, count: int, rounds: int) -> dict:
 
 def memory(run: str, counts: tuple[int, ...]) -> dict[int, float]:
     """Peak MiB of `sagan eval-fid --extractor classifier -n N`, a fresh process each."""
+    # VmHWM, not ru_maxrss: the latter begins with the peak of the process that forked this one.
     code = (
-        "import resource, sys\nfrom sagan_cli.cli import run\ncode = run(sys.argv[1:])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)\nsys.exit(code)"
+        "import re, sys\nfrom pathlib import Path\nfrom sagan_cli.cli import run\ncode = run(sys.argv[1:])\n"
+        "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())\n"
+        "print(int(peak[1]) / 1024, file=sys.stderr)\nsys.exit(code)"
     )
     found = {}
     for count in counts:

@@ -10,6 +10,7 @@ import argparse
 import io
 import math
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -57,9 +58,25 @@ def random_inception(path: Path, seed: int = 0) -> Path:
     return path
 
 
+def constructed() -> Any:
+    """torch-fidelity's network with such weights."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    file = io.BytesIO()
+    torch.save(random_state(), file)
+    file.seek(0)
+    return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=file)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("out", type=Path, metavar="OUT.pth")
+    parser.add_argument("out", type=Path, metavar="OUT.pth", nargs="?")
     parser.add_argument("seed", type=int, nargs="?", default=0, metavar="SEED")
+    parser.add_argument("--known", action="store_true", help="print EXPECTED of sagan_cli/metrics/known_inception.py")
     arguments = parser.parse_args()
-    random_inception(arguments.out, arguments.seed)
+    if arguments.known:
+        from sagan_cli.metrics.known_inception import measured
+
+        print(*("    (" + ", ".join(f"{v:.6g}" for v in row) + ")," for row in measured(constructed())), sep="\n")
+    else:
+        random_inception(arguments.out, arguments.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import IO, Any
@@ -158,8 +158,8 @@ def _extractor(plan: Plan, reference: Reference, metrics: tuple[str, ...], room:
             f"these are not the published weights of {extractor.name} (sha256 {extractor.digest[:16]}...): "
             "compare the score only with others of the same weights"
         )
-    check_extractor(extractor, reference.real.side, room.runtime, room.notify)
-    return extractor
+    checked = check_extractor(extractor, reference.real.side, room.runtime, room.notify)
+    return replace(extractor, facts={**extractor.facts, "self_check": checked})
 
 
 def _score(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 Features = dict[str, Tensor]
 """Layer -> float32 (N, D)."""
@@ -35,6 +35,8 @@ class Extractor:
     """(uint8 (N, 3, H, W) on `device`, layers wanted) -> features on `device`; any H and W."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """More for the record, such as a classifier's accuracy."""
+    inception: nn.Module | None = None
+    """The network itself where it is Inception, for the self-check."""
 
     def __call__(self, pictures: Tensor, layers: tuple[str, ...]) -> Features:
         """Features of uint8 pictures (N, 3, H, W), anywhere in memory; float32 (N, D) per layer, on the CPU.

@@ -173,6 +173,7 @@ def _extractor(
         device=device,
         compute=partial(_compute, module),
         facts={"torch_fidelity": metadata.version("torch-fidelity"), **facts},
+        inception=module if name == INCEPTION else None,
     )
 
 
