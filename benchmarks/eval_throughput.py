@@ -59,7 +59,7 @@ def throughput(run: str, weights: Path, count: int, rounds: int) -> dict:
         def whole() -> None:
             wanted = Pass(layers, True, BATCH, {})
             collect(
-                fake, np.arange(count), extractor, wanted, runtime, open_files=files, folder=Path("."),
+                fake, np.arange(count), extractor, wanted, runtime, open_files=files, folder=Path(),
                 tick=lambda done: None,
             )  # fmt: skip
 

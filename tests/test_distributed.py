@@ -81,7 +81,8 @@ SCRIPT = """
 import torch, torch.distributed as dist
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.runtime import open_runtime
-from sagan_cli.engine.step import Players, discriminator_step, generator_step
+from sagan_cli.ops.losses import LOSSES
+from sagan_cli.engine.step import Objective, Players, discriminator_step, generator_step
 from sagan_cli.model.sagan import build
 from sagan_cli.ops.batch_norm import batch_norm
 
@@ -115,8 +116,8 @@ with open_runtime("cpu", "fp32", distributed=True) as rt:
         rng = torch.Generator().manual_seed(100 * rt.rank + step)
         x = torch.rand(4, 3, 16, 16, generator=rng) * 2 - 1
         noise = lambda: (torch.randn(4, 4, generator=rng), torch.randint(3, (4,), generator=rng))
-        discriminator_step(players, rt, (x, noise()[1]), noise())
-        generator_step(players, rt, noise())
+        discriminator_step(players, rt, (x, noise()[1]), noise(), Objective(LOSSES["hinge"]), torch.rand(len(x)))
+        generator_step(players, rt, noise(), Objective(LOSSES["hinge"]))
     for network in (g, d):
         for name, tensor in network.state_dict().items():
             other = tensor.clone()

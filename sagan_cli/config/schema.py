@@ -62,6 +62,17 @@ class TrainConfig:
     d_steps: int = setting(1, "Discriminator updates per generator update.", low=1)
     d_lr: float = setting(4e-4, "Adam's learning rate of the discriminator.", low=0.0)
     g_lr: float = setting(1e-4, "Adam's learning rate of the generator.", low=0.0)
+    decay_steps: int = setting(
+        0, "Step at which the learning rates have fallen to 0, on a straight line; 0: never.", low=0
+    )
+    loss: str = setting(
+        "hinge",
+        "The adversarial objective.",
+        choices=("hinge", "non-saturating", "minimax", "least-squares", "wasserstein"),
+    )
+    gp: float = setting(0.0, "Weight of the gradient penalty (10 in WGAN-GP).", low=0.0)
+    r1: float = setting(0.0, "Weight gamma of the R1 penalty on real pictures.", low=0.0)
+    clip: float = setting(0.0, "Largest absolute weight of the discriminator (0.01 in WGAN); 0 is no limit.", low=0.0)
     beta1: float = setting(0.0, "Adam's beta 1.", low=0.0, high=0.9999)
     beta2: float = setting(0.9, "Adam's beta 2.", low=0.0, high=0.99999)
     ema: float = setting(0.999, "Decay of the generator's moving average; 0 turns it off.", low=0.0, high=0.99999)

@@ -7,8 +7,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sagan_cli.config.schema import TrainConfig
 from sagan_cli.engine.runtime import Runtime
-from sagan_cli.ops.losses import hinge_discriminator, hinge_generator
+from sagan_cli.ops.losses import LOSSES, Loss
+from sagan_cli.ops.penalties import gradient_penalty, r1
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The game that is played, and what keeps the discriminator smooth."""
+
+    loss: Loss
+    gp: float = 0.0
+    """Weight lambda of the gradient penalty."""
+    r1: float = 0.0
+    """Weight gamma of R1."""
+    clip: float = 0.0
+    """Largest absolute value of D's weights after each of its steps; 0 leaves them alone."""
+
+    @classmethod
+    def of(cls, train: TrainConfig) -> Objective:
+        """The one that a run's settings ask for."""
+        return cls(LOSSES[train.loss], train.gp, train.r1, train.clip)
 
 
 @dataclass
@@ -26,11 +46,16 @@ def discriminator_step(
     runtime: Runtime,
     real: tuple[Tensor, Tensor | None],
     noise: tuple[Tensor, Tensor | None],
+    objective: Objective,
+    mixture: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Update D on this process's real pictures (x, y) and latents (z, y).
 
+    Args:
+        mixture: (n,) in [0, 1], where between real and fake the gradient penalty looks.
+
     Returns:
-        Detached scalars: loss, mean logit on real pictures, mean logit on fake ones.
+        Detached scalars: loss with penalties, mean logit on real pictures, mean logit on fake ones.
     """
     x, y_real = real
     z, y_fake = noise
@@ -43,30 +68,47 @@ def discriminator_step(
     with runtime.autocast():
         logits = players.discriminator(both, labels)
     on_real, on_fake = logits.float().split([len(x), len(z)])
-    loss = hinge_discriminator(on_real, on_fake)
+    loss = objective.loss.discriminator(on_real, on_fake)
+    if objective.gp:
+        loss = loss + objective.gp * gradient_penalty(players.discriminator, x, fake, y_real, mixture)
+    if objective.r1:
+        loss = loss + objective.r1 * r1(players.discriminator, x, y_real)
     players.opt_d.zero_grad(set_to_none=True)
     loss.backward()
     runtime.average_gradients(players.discriminator)
     players.opt_d.step()
+    if objective.clip:
+        with torch.no_grad():
+            for weight in players.discriminator.parameters():
+                weight.clamp_(-objective.clip, objective.clip)
     return loss.detach(), on_real.detach().mean(), on_fake.detach().mean()
 
 
-def generator_step(players: Players, runtime: Runtime, noise: tuple[Tensor, Tensor | None]) -> Tensor:
+def generator_step(
+    players: Players, runtime: Runtime, noise: tuple[Tensor, Tensor | None], objective: Objective
+) -> Tensor:
     """Update G on this process's latents (z, y); returns the detached loss."""
     z, y = noise
     advance_spectral_norms(players.generator)
-    players.discriminator.requires_grad_(
-        False
-    )  # D's weight gradients are not wanted here, and cost a third of the step
+    # D's weight gradients are not wanted here, and cost a third of the step.
+    players.discriminator.requires_grad_(False)
     with runtime.autocast():
         logits = players.discriminator(players.generator(z, y), y)
-    loss = hinge_generator(logits.float())
+    loss = objective.loss.generator(logits.float())
     players.opt_g.zero_grad(set_to_none=True)
     loss.backward()
     players.discriminator.requires_grad_(True)
     runtime.average_gradients(players.generator)
     players.opt_g.step()
     return loss.detach()
+
+
+def set_rates(players: Players, train: TrainConfig, step: int) -> None:
+    """The learning rates of a step: as set, or on a straight line to 0 at `train.decay_steps`."""
+    left = max(0.0, 1 - step / train.decay_steps) if train.decay_steps else 1.0
+    for optimiser, rate in ((players.opt_g, train.g_lr), (players.opt_d, train.d_lr)):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * left
 
 
 def advance_spectral_norms(network: nn.Module) -> None:

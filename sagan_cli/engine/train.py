@@ -20,7 +20,7 @@ from sagan_cli.engine.jobs import Job
 from sagan_cli.engine.pictures import encode, grid
 from sagan_cli.engine.runtime import Runtime, peak_memory_mib
 from sagan_cli.engine.sample import Request, pictures
-from sagan_cli.engine.step import discriminator_step, generator_step
+from sagan_cli.engine.step import Objective, discriminator_step, generator_step, set_rates
 from sagan_cli.engine.tracking import Tracker, better
 from sagan_cli.errors import SaganError
 from sagan_cli.files import write_atomic
@@ -95,6 +95,12 @@ def train(
     if tracker is not None:
         tracker.prepare(ema.module, spec)
 
+    objective = Objective.of(cfg)
+
+    def mixture(update: int) -> torch.Tensor:
+        mine = slice(runtime.rank * share, (runtime.rank + 1) * share)
+        return torch.rand(cfg.batch, generator=generator(cfg.seed, "mixture", update))[mine].to(runtime.device)
+
     # Loop. Upkeep stands before the step, so that periodic, interrupted and final saves take one path.
     start, begun, logged = step, time.monotonic(), (step, time.monotonic())
     latest: dict[str, float] = {}
@@ -153,12 +159,15 @@ def train(
             break
 
         # Discriminator.
+        set_rates(players, cfg, step)
         for i in range(cfg.d_steps):
             update = step * cfg.d_steps + i
-            d_loss, d_real, d_fake = discriminator_step(players, runtime, batches.at(update), noise("d", update))
+            d_loss, d_real, d_fake = discriminator_step(
+                players, runtime, batches.at(update), noise("d", update), objective, mixture(update)
+            )
 
         # Generator.
-        g_loss = generator_step(players, runtime, noise("g", step))
+        g_loss = generator_step(players, runtime, noise("g", step), objective)
 
         # Moving average and counters.
         ema.update(players.generator, step)
