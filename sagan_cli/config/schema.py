@@ -50,7 +50,24 @@ class ModelConfig:
         "Feature maps with self-attention, by longer side: 32, 16,32, none; auto is 32 (16 at 32 pixels).",
         metavar="SIDES",
     )
+    attention: str = setting(
+        "official",
+        "What stands at --attn-at: a reading of self-attention, or a control.",
+        choices=("official", "paper", "port", "rows", "nonlocal", "residual"),
+    )
+    attn_ratio: int = setting(8, "k of the paper: queries and keys have C/k channels; 1, 2, 4 or 8.", low=1, high=8)
+    spectral_norm: str = setting("both", "Networks with spectral norm.", choices=("both", "d", "none"))
     options: dict[str, Any] = field(default_factory=dict, metadata={"help": "An architecture's own settings."})
+
+    def spec_options(self) -> dict[str, Any]:
+        """An architecture's options: its own, and those of the flags that depart from the defaults.
+
+        So an architecture that knows nothing of them is asked for nothing, and refuses what it cannot do.
+        """
+        usual = ModelConfig()
+        names = ("attention", "attn_ratio", "spectral_norm")
+        changed = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
+        return {**changed, **self.options}
 
 
 @dataclass(frozen=True)

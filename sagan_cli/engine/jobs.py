@@ -116,5 +116,5 @@ def _spec(config: Config, opened: Opened, channels: int, num_classes: int) -> Mo
     model, form = config.model, opened.form
     return ModelSpec(
         height=form.height, width=form.width, channels=channels, num_classes=num_classes, latent=model.latent,
-        base_width=model.base_width, attn_at=form.attn_at, options=dict(model.options),
+        base_width=model.base_width, attn_at=form.attn_at, options=model.spec_options(),
     )  # fmt: skip

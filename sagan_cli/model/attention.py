@@ -1,38 +1,90 @@
-"""The self-attention block of the authors' release, `official`: pooled keys and values, output convolution, gamma."""
+"""Self-attention blocks: the authors' release, the readings of it that others published, and the controls.
+
+    beta = softmax(f(x) g(x)^T)    o = W (beta h(x))    y = x + gamma o        (Zhang et al. 2019, equations 1 to 3)
+
+What the readings differ in is the width of f, g and h, whether keys and values are pooled, whether there is an output
+convolution W, biases, and spectral norm. `FORMS` has a row for each.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan_cli.model.layers import SNConv2d
+from sagan_cli.model.layers import Conv2d, SNConv2d
 from sagan_cli.ops.attention import attend, attention_map
 
 
-class SelfAttention(nn.Module):
-    """y = x + gamma * o (Zhang et al. 2019, equation 3), with C/8 queries and keys and C/2 values, all without bias.
+@dataclass(frozen=True)
+class Form:
+    """One reading of the block, for C channels."""
 
-    Keys and values are max-pooled 2x2, so N = H W positions look at M = N / 4. gamma starts at 0: the block is the
-    identity until training finds a use for it.
+    about: str
+    value: str
+    """Width of the values: `half` of C, `full` C, or `ratio`, as narrow as queries and keys."""
+    pooled: bool
+    """Keys and values max-pooled 2x2: N positions look at N / 4."""
+    output: bool
+    """A 1x1 convolution from the values' width back to C."""
+    bias: bool = False
+    spectral: bool = True
+    """Whether its convolutions are spectrally normalised where the network's are."""
+
+
+FORMS = {
+    "official": Form("the authors' release", "half", True, True),
+    "paper": Form("the text of the ICML paper: values at C/k, no pooling", "ratio", False, True),
+    "port": Form("the well-known PyTorch port and the paper's first version: values at C, biases, no output conv",
+                 "full", False, False, bias=True, spectral=False),
+    "rows": Form("values at C and an output convolution, no pooling", "full", False, True),
+}  # fmt: skip
+NONLOCAL, RESIDUAL = "nonlocal", "residual"
+KINDS = (*FORMS, NONLOCAL, RESIDUAL)
+"""What may stand in the place of attention."""
+RATIOS = (1, 2, 4, 8)
+
+
+def attention_block(channels: int, kind: str = "official", ratio: int = 8, *, spectral: bool = True) -> nn.Module:
+    """(B, C, H, W) -> (B, C, H, W): one of `KINDS`.
+
+    Args:
+        ratio: k of the paper: queries and keys have C / k channels.
+        spectral: whether the network normalises its weights spectrally.
     """
+    if kind == NONLOCAL:
+        return NonLocal(channels)
+    if kind == RESIDUAL:
+        return Residual(channels, spectral=spectral)
+    return SelfAttention(channels, FORMS[kind], ratio, spectral=spectral)
 
-    def __init__(self, channels: int) -> None:
+
+class SelfAttention(nn.Module):
+    """y = x + gamma o. gamma starts at 0: the block is the identity until training finds a use for it."""
+
+    def __init__(self, channels: int, form: Form = FORMS["official"], ratio: int = 8, *, spectral: bool = True) -> None:
         super().__init__()
-        inner, value = max(channels // 8, 1), max(channels // 2, 1)
-        self.query = SNConv2d(channels, inner, 1, bias=False)
-        self.key = SNConv2d(channels, inner, 1, bias=False)
-        self.value = SNConv2d(channels, value, 1, bias=False)
-        self.output = SNConv2d(value, channels, 1, bias=False)
+        self.pooled = form.pooled
+        inner = max(channels // ratio, 1)
+        width = {"half": max(channels // 2, 1), "full": channels, "ratio": inner}[form.value]
+        conv = SNConv2d if form.spectral and spectral else Conv2d
+        self.query = conv(channels, inner, 1, bias=form.bias)
+        self.key = conv(channels, inner, 1, bias=form.bias)
+        self.value = conv(channels, width, 1, bias=form.bias)
+        self.output = conv(width, channels, 1, bias=form.bias) if form.output else None
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W); H and W even."""
+        """(B, C, H, W) -> (B, C, H, W); H and W even where keys are pooled."""
         h, w = x.shape[2:]
         query, key, value = self._project(x)
         o = attend(query, key, value)
         # (B, N, e) seen as a picture is channels_last already: no copy.
-        o = self.output(o.transpose(1, 2).unflatten(2, (h, w)))
+        o = o.transpose(1, 2).unflatten(2, (h, w))
+        if self.output is not None:
+            o = self.output(o)
         return x + self.gamma.to(x.dtype) * o.to(x.dtype)
 
     def maps(self, x: Tensor) -> Tensor:
@@ -41,10 +93,57 @@ class SelfAttention(nn.Module):
         return attention_map(query, key)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query = self.query(x)
-        key = F.max_pool2d(self.key(x), 2)
-        value = F.max_pool2d(self.value(x), 2)
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.pooled:
+            key, value = F.max_pool2d(key, 2), F.max_pool2d(value, 2)
         return _positions(query), _positions(key), _positions(value)
+
+
+class NonLocal(nn.Module):
+    """The non-local block as published, embedded Gaussian (Wang et al. 2018, equations 4 and 6, and section 4.1).
+
+    y = x + BN(W (softmax(theta(x) phi(x)^T) g(x))) with all inner widths C / 2 and biases. Where SAGAN scales by gamma,
+    it has a batch norm after W, whose scale starts at 0; there is no spectral norm.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 2, 1)
+        self.query = Conv2d(channels, inner, 1)
+        self.key = Conv2d(channels, inner, 1)
+        self.value = Conv2d(channels, inner, 1)
+        self.output = Conv2d(inner, channels, 1)
+        self.norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        h, w = x.shape[2:]
+        o = attend(*(_positions(p(x)) for p in (self.query, self.key, self.value)))
+        return x + self.norm(self.output(o.transpose(1, 2).unflatten(2, (h, w)))).to(x.dtype)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The attention maps that `forward` uses on x: (B, N, N), rows sum to 1."""
+        return attention_map(_positions(self.query(x)), _positions(self.key(x)))
+
+
+class Residual(nn.Module):
+    """The paper's control: a residual block of as many weights in the place of attention (Zhang et al. 2019, table 1).
+
+    x + conv(ReLU(conv(ReLU(x)))) with 3x3 convolutions; the hidden width makes 18 C h meet the 1.25 C^2 weights of the
+    official block as nearly as whole channels can.
+    """
+
+    def __init__(self, channels: int, *, spectral: bool = True) -> None:
+        super().__init__()
+        hidden = max(1, round(1.25 * channels / 18))
+        conv = SNConv2d if spectral else Conv2d
+        self.conv0 = conv(channels, hidden, 3)
+        self.conv1 = conv(hidden, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return x + self.conv1(F.relu(self.conv0(F.relu(x))))
 
 
 def _positions(x: Tensor) -> Tensor:

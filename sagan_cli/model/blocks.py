@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan_cli.model.layers import ConditionalBatchNorm2d, SNConv2d
+from sagan_cli.model.layers import SPECTRAL, ConditionalBatchNorm2d, Kit
 
 
 class UpBlock(nn.Module):
     """G: cBN, ReLU, double, conv, cBN, ReLU, conv; the shortcut doubles and always has a learned 1x1."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, num_classes: int, kit: Kit = SPECTRAL) -> None:
         super().__init__()
         self.norm0 = ConditionalBatchNorm2d(in_channels, num_classes)
-        self.conv0 = SNConv2d(in_channels, out_channels, 3)
+        self.conv0 = kit.conv(in_channels, out_channels, 3)
         self.norm1 = ConditionalBatchNorm2d(out_channels, num_classes)
-        self.conv1 = SNConv2d(out_channels, out_channels, 3)
-        self.shortcut = SNConv2d(in_channels, out_channels, 1)
+        self.conv1 = kit.conv(out_channels, out_channels, 3)
+        self.shortcut = kit.conv(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """(B, I, H, W) -> (B, O, 2H, 2W)."""
@@ -33,13 +33,15 @@ class DownBlock(nn.Module):
     `first` leaves out the leading ReLU, which would cut off half of every pixel.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, down: bool = True, first: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, down: bool = True, first: bool = False, kit: Kit = SPECTRAL
+    ) -> None:
         super().__init__()
         self.down, self.first = down, first
-        self.conv0 = SNConv2d(in_channels, out_channels, 3)
-        self.conv1 = SNConv2d(out_channels, out_channels, 3)
+        self.conv0 = kit.conv(in_channels, out_channels, 3)
+        self.conv1 = kit.conv(out_channels, out_channels, 3)
         same = in_channels == out_channels and not down
-        self.shortcut = None if same else SNConv2d(in_channels, out_channels, 1)
+        self.shortcut = None if same else kit.conv(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H/2, W/2), or (B, O, H, W) without `down`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,10 @@ class SpectralNormed(nn.Module):
         rows, columns = as_matrix(self.weight).shape
         self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
         self.register_buffer("v", F.normalize(torch.randn(columns), dim=0))
-        # A fresh estimate can be far too small, which would make the first forward pass explode.
-        self.advance_(iterations=10)
+        # A fresh estimate can be far too small, which would make the first forward pass explode. On the meta device
+        # there are no numbers to estimate from, and each operation costs a hundred times more.
+        if not self.weight.is_meta:
+            self.advance_(iterations=10)
 
     @torch.no_grad()
     def advance_(self, iterations: int = 1) -> None:
@@ -79,6 +82,28 @@ class SNConv2d(SpectralNormed):
         return self._resampling
 
 
+class Conv2d(nn.Module):
+    """The same without spectral norm: a 1x1 or 3x3 convolution that keeps, halves or doubles the map."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.padding = kernel // 2
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, padding=self.padding)
+
+    def up(self, x: Tensor) -> Tensor:
+        """conv(nearest2x(x)), folded into one transposed convolution."""
+        return upsample_conv3x3(x, upsampling_kernel(self.weight), self.bias)
+
+    def down(self, x: Tensor) -> Tensor:
+        """avgpool2x2(conv(x)), folded into one strided convolution."""
+        return conv3x3_avgpool(x, pooling_kernel(self.weight), self.bias)
+
+
 class SNLinear(SpectralNormed):
     """(B, in) -> (B, out)."""
 
@@ -89,6 +114,16 @@ class SNLinear(SpectralNormed):
         return F.linear(x, self.bar(), self.bias)
 
 
+class Linear(nn.Linear):
+    """The same without spectral norm, and with the same start: Xavier weights, biases at 0."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        nn.init.xavier_uniform_(self.weight)
+        if bias:
+            nn.init.zeros_(self.bias)
+
+
 class SNEmbedding(SpectralNormed):
     """Class index (B,) -> (B, features)."""
 
@@ -97,6 +132,28 @@ class SNEmbedding(SpectralNormed):
 
     def forward(self, y: Tensor) -> Tensor:
         return F.embedding(y, self.bar())
+
+
+class Embedding(nn.Embedding):
+    """The same without spectral norm, and with the same start."""
+
+    def __init__(self, num_classes: int, features: int) -> None:
+        super().__init__(num_classes, features)
+        nn.init.xavier_uniform_(self.weight)
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The layers that a network is built of: all spectrally normalised, or none."""
+
+    conv: type[SNConv2d] | type[Conv2d]
+    linear: type[SNLinear] | type[Linear]
+    embedding: type[SNEmbedding] | type[Embedding]
+    spectral: bool
+
+
+SPECTRAL = Kit(SNConv2d, SNLinear, SNEmbedding, True)
+PLAIN = Kit(Conv2d, Linear, Embedding, False)
 
 
 class ConditionalBatchNorm2d(nn.Module):

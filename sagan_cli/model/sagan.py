@@ -6,18 +6,20 @@ side has base_width * min(16, 2^k) channels, so that SAGAN-128 goes 16, 16, 8, 4
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.errors import UsageError
+from sagan_cli.errors import UsageError, closest
 from sagan_cli.geometry import check_attention, geometry
-from sagan_cli.model.attention import SelfAttention
+from sagan_cli.model.attention import KINDS, RATIOS, attention_block
 from sagan_cli.model.blocks import DownBlock, UpBlock
-from sagan_cli.model.layers import ConditionalBatchNorm2d, SNConv2d, SNEmbedding, SNLinear
+from sagan_cli.model.layers import PLAIN, SPECTRAL, ConditionalBatchNorm2d, Kit
 from sagan_cli.ops.precision import no_autocast, wide
 
 MAX_MULTIPLIER = 16
@@ -28,21 +30,70 @@ def channels_at(spec: ModelSpec, halvings: int) -> int:
     return spec.base_width * min(MAX_MULTIPLIER, 1 << halvings)
 
 
+@dataclass(frozen=True)
+class Options:
+    """What else may be said of this architecture: `--attention`, `--attn-ratio`, `--spectral-norm`."""
+
+    attention: str = "official"
+    """One of `model.attention.KINDS`."""
+    ratio: int = 8
+    spectral_norm: str = "both"
+    """`both` networks, the discriminator alone (`d`), or `none`."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Options:
+        """Those of a specification.
+
+        Raises:
+            UsageError: an unknown one, or a value that cannot be.
+        """
+        known: dict[str, tuple[str, tuple[Any, ...]]] = {
+            "attention": ("attention", KINDS), "attn_ratio": ("ratio", RATIOS),
+            "spectral_norm": ("spectral_norm", ("both", "d", "none")),
+        }  # fmt: skip
+        values = {}
+        for name, value in spec.options.items():
+            if name not in known:
+                raise UsageError(
+                    f"--set model.options.{name}: architecture 'sagan' has no such option{closest(name, known)}"
+                )
+            field, choices = known[name]
+            if value not in choices:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} {value}: choose {', '.join(map(str, choices))}")
+            values[field] = value
+        return cls(**values)
+
+    @property
+    def generator(self) -> Kit:
+        """What G is built of."""
+        return SPECTRAL if self.spectral_norm == "both" else PLAIN
+
+    @property
+    def discriminator(self) -> Kit:
+        """What D is built of."""
+        return PLAIN if self.spectral_norm == "none" else SPECTRAL
+
+
+DEFAULT = Options()
+
+
 class Generator(nn.Module):
     """z (B, latent) ~ N(0, 1) and y (B,) class indices or None -> pictures (B, C, H, W) in [-1, 1]."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, options: Options = DEFAULT) -> None:
         super().__init__()
+        kit = options.generator
         grid = geometry(spec.height, spec.width)
         self.start = (grid.start_height, grid.start_width)
         widths = [channels_at(spec, grid.stages - i) for i in range(grid.stages + 1)]
-        self.linear = SNLinear(spec.latent, widths[0] * grid.start_height * grid.start_width)
-        self.blocks = nn.ModuleList(UpBlock(i, o, spec.num_classes) for i, o in pairwise(widths))
-        self.attention = _attention(spec, {side: widths[k] for side, k in grid.attention_sites().items()})
+        self.linear = kit.linear(spec.latent, widths[0] * grid.start_height * grid.start_width)
+        self.blocks = nn.ModuleList(UpBlock(i, o, spec.num_classes, kit) for i, o in pairwise(widths))
+        self.attention = _attention(spec, options, kit, {side: widths[k] for side, k in grid.attention_sites().items()})
         # Which block's output each attention layer stands on, by the number of blocks run so far.
         self.attend_after = {k: str(side) for side, k in grid.attention_sites().items() if side in spec.attn_at}
         self.norm = ConditionalBatchNorm2d(widths[-1])  # the last norm is not conditional
-        self.to_image = SNConv2d(widths[-1], spec.channels, 3)
+        self.to_image = kit.conv(widths[-1], spec.channels, 3)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.linear(z).unflatten(1, (*self.start, -1)).permute(0, 3, 1, 2)
@@ -54,7 +105,7 @@ class Generator(nn.Module):
 
     def attention_layers(self) -> dict[str, nn.Module]:
         """Longer side of the map -> its attention block, in the order in which a picture meets them."""
-        return dict(self.attention.items())
+        return {name: block for name, block in self.attention.items() if hasattr(block, "maps")}
 
 
 class Discriminator(nn.Module):
@@ -63,19 +114,20 @@ class Discriminator(nn.Module):
     The logit is psi(h) + <embed(y), h>, the projection of Miyato and Koyama 2018; psi(h) alone without classes.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, options: Options = DEFAULT) -> None:
         super().__init__()
+        kit = options.discriminator
         grid = geometry(spec.height, spec.width)
         widths = [spec.channels] + [channels_at(spec, i) for i in range(grid.stages)]
-        downs = [DownBlock(i, o, first=(n == 0)) for n, (i, o) in enumerate(pairwise(widths))]
+        downs = [DownBlock(i, o, first=(n == 0), kit=kit) for n, (i, o) in enumerate(pairwise(widths))]
         top = channels_at(spec, grid.stages)
-        self.blocks = nn.ModuleList([*downs, DownBlock(widths[-1], top, down=False)])
+        self.blocks = nn.ModuleList([*downs, DownBlock(widths[-1], top, down=False, kit=kit)])
         # D meets the large maps first.
         sites = {side: grid.stages - k for side, k in reversed(grid.attention_sites().items())}
-        self.attention = _attention(spec, {side: widths[n] for side, n in sites.items()})
+        self.attention = _attention(spec, options, kit, {side: widths[n] for side, n in sites.items()})
         self.attend_after = {n: str(side) for side, n in sites.items() if side in spec.attn_at}
-        self.linear = SNLinear(top, 1)
-        self.embed = SNEmbedding(spec.num_classes, top) if spec.num_classes else None
+        self.linear = kit.linear(top, 1)
+        self.embed = kit.embedding(spec.num_classes, top) if spec.num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = x
@@ -93,20 +145,25 @@ class Discriminator(nn.Module):
 
     def attention_layers(self) -> dict[str, nn.Module]:
         """Longer side of the map -> its attention block, in the order in which a picture meets them."""
-        return dict(self.attention.items())
+        return {name: block for name, block in self.attention.items() if hasattr(block, "maps")}
 
 
 def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
     """The `sagan` architecture of the registry.
 
     Raises:
-        UsageError: a picture size or an attention map that cannot be, or an option, of which there are none.
+        UsageError: a picture size, an attention map or an option that cannot be.
     """
-    if spec.options:
-        raise UsageError(f"--set model.options.{next(iter(spec.options))}: architecture 'sagan' has no such option")
     check_attention(spec.height, spec.width, spec.attn_at)
-    return Generator(spec), Discriminator(spec)
+    options = Options.of(spec)
+    return Generator(spec, options), Discriminator(spec, options)
 
 
-def _attention(spec: ModelSpec, widths: dict[int, int]) -> nn.ModuleDict:
-    return nn.ModuleDict({str(side): SelfAttention(width) for side, width in widths.items() if side in spec.attn_at})
+def _attention(spec: ModelSpec, options: Options, kit: Kit, widths: dict[int, int]) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            str(side): attention_block(width, options.attention, options.ratio, spectral=kit.spectral)
+            for side, width in widths.items()
+            if side in spec.attn_at
+        }
+    )
