@@ -76,6 +76,8 @@ BUILTINS: dict[str, list[tuple[metadata.EntryPoint, str]]] = {
         _own("commands", "sample", "sagan_cli.commands.sample:sample"),
         _own("commands", "eval-fid", "sagan_cli.commands.eval_fid:eval_fid"),
         _own("commands", "compare", "sagan_cli.commands.compare:compare"),
+        _own("commands", "visualize-attn", "sagan_cli.commands.visualize_attn:visualize_attn"),
+        _own("commands", "export", "sagan_cli.commands.export:export"),
         _own("commands", "plugins", "sagan_cli.commands.plugins:plugins"),
     ],
 }

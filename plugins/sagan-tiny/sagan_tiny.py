@@ -89,7 +89,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
         if self.embed is not None:
             z = torch.cat([z, self.embed(y)], 1)
-        x = F.relu(self.project(z)).reshape(len(z), -1, *self.start)
+        x = F.relu(self.project(z)).reshape(z.shape[0], -1, *self.start)
         for block in self.blocks:
             x = _at(self.attention, block(x))
         return torch.tanh(self.paint(x))

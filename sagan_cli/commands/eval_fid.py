@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sagan_cli import console, runs
-from sagan_cli.commands.targets import find_checkpoint, run_of
+from sagan_cli.commands.models import find_model, open_found
+from sagan_cli.commands.real_pictures import data_settings, require_parts, run_of_model, trained_on
 from sagan_cli.config.protocols import PROTOCOLS, find, help_text
-from sagan_cli.config.resolve import flatten, resolve
-from sagan_cli.config.schema import Config, DataConfig
+from sagan_cli.config.schema import DataConfig
 from sagan_cli.errors import UsageError, closest
+from sagan_cli.export.naming import exported_file
 
 METRICS = ("fid", "isc", "kid", "prc", "structure")
 
@@ -25,8 +24,9 @@ def eval_fid(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN|CHECKPOINT|FOLDER|ZIP|NPZ|-]",
-            help="What to score: a model, or pictures; - reads an npz from stdin. Default the newest run under runs/.",
+            metavar="[RUN|CHECKPOINT|FILE|FOLDER|ZIP|NPZ|-]",
+            help="What to score: a model (FILE: an exported .safetensors), or pictures; - reads an npz from stdin. "
+            "Default the newest run under runs/.",
         ),
     ] = None,
     data: Annotated[
@@ -102,11 +102,11 @@ def eval_fid(
     pictures = target == "-" or (target is not None and is_pictures(Path(target)))
     if pictures and data is None:
         raise UsageError(f"{target}: pictures are scored against other pictures: name those with --data")
-    checkpoint = None if pictures else find_checkpoint(target)
+    checkpoint = None if pictures else find_model(target)
     reals = _count(n_real)
     begun = time.monotonic()
 
-    from sagan_cli.engine import sample, scoring
+    from sagan_cli.engine import scoring
     from sagan_cli.engine.rules import Plan, with_rules
     from sagan_cli.engine.runtime import open_runtime
 
@@ -117,20 +117,20 @@ def eval_fid(
         room = scoring.Room(runtime, console.progress, console.note, console.warn)
         if checkpoint is None:
             assert target is not None
-            real = _data(DataConfig(), data, plan.protocol.split, fit)
-            _require_parts(real.source, split)
+            real = data_settings(DataConfig(), data, plan.protocol.split, fit)
+            require_parts(real.source, split)
             record = scoring.score_pictures(target, sys.stdin.buffer, real, plan, room)
         else:
-            sampler = sample.load(checkpoint, runtime, raw=not plan.protocol.ema)
-            trained_on = _trained_on(checkpoint, sampler.facts.data["source"])
+            sampler = open_found(checkpoint, runtime, raw=not plan.protocol.ema)
+            learnt_from = trained_on(checkpoint, sampler.facts.data["source"], data)
             # The default protocol means the pictures trained on, whichever part of a data set they are.
-            part = split or (trained_on.split if rules is PROTOCOLS["default"] else rules.split)
+            part = split or (learnt_from.split if rules is PROTOCOLS["default"] else rules.split)
             if target is None:
                 console.note(f"scoring {checkpoint.parent.parent}, step {sampler.facts.step}")
-            real = _data(trained_on, data, part, fit)
-            _require_parts(real.source, split)
+            real = data_settings(learnt_from, data, part, fit)
+            require_parts(real.source, split)
             record = scoring.score_model(sampler, real, plan, room)
-            if record and data is None and part == trained_on.split:
+            if record and data is None and part == learnt_from.split:
                 _compare_digests(record["data_digest"], sampler.facts.data["digest"])
     if record is None:
         return
@@ -159,6 +159,8 @@ def show(record: dict[str, Any], json_: bool) -> None:
 
 def is_pictures(path: Path) -> bool:
     """Whether a target is pictures and not a model."""
+    if exported_file(path) is not None:
+        return False
     if path.is_dir():
         return not any((path / name).is_file() for name in ("run.json", runs.CHECKPOINT_FACTS))
     return path.suffix.lower() in (".zip", ".npz")
@@ -191,35 +193,6 @@ def _count(text: str | None) -> int | None:
     return int(text)
 
 
-def _trained_on(checkpoint: Path, source: str) -> DataConfig:
-    """The data settings of the run that a checkpoint belongs to; of one that was copied away, the source alone."""
-    run = run_of(checkpoint)
-    if run is None:
-        return replace(DataConfig(), source=source)
-    config: Config = resolve(
-        flags={}, sets=[], environ={}, file=None, preset=None, base=flatten(run.read()["config"])
-    ).config
-    return config.data
-
-
-def _data(base: DataConfig, source: str | None, split: str, fit: str | None) -> DataConfig:
-    """The data settings of the real side; other pictures than the run's bring their own classes."""
-    changes: dict[str, Any] = {"split": split, "root": os.environ.get("SAGAN_DATA_ROOT", base.root)}
-    if source is not None:
-        changes |= {"source": source, "unconditional": False}
-    if fit is not None:
-        changes["fit"] = fit
-    return replace(base, **changes)
-
-
-def _require_parts(source: str, split: str | None) -> None:
-    """Refuse a --split of pictures that have no parts."""
-    from sagan_cli.data.sources import has_parts
-
-    if split is not None and not has_parts(source):
-        raise UsageError(f"--split {split}: {source} has no parts; name the other folder itself with --data")
-
-
 def _compare_digests(found: str, trained: str) -> None:
     if found != trained:
         console.warn("the pictures are no longer the ones that this model was trained on")
@@ -227,7 +200,7 @@ def _compare_digests(found: str, trained: str) -> None:
 
 def _keep(checkpoint: Path | None, record: dict[str, Any]) -> None:
     """One more line in the run's metrics."""
-    run = run_of(checkpoint) if checkpoint is not None else None
+    run = run_of_model(checkpoint)
     if run is None:
         return
     try:

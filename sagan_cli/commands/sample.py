@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagan_cli import console
+from sagan_cli.commands.models import find_model, open_found
 from sagan_cli.commands.outputs import FORMATS, kind_of, refuse_existing, refuse_files, write
-from sagan_cli.commands.targets import find_checkpoint
 from sagan_cli.errors import UsageError, closest
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def sample(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN|CHECKPOINT]", help="A run or checkpoint directory; default the newest run under runs/."
+            metavar="[RUN|CHECKPOINT|FILE|-]",
+            help="A run or checkpoint, an exported .safetensors or its folder, or - for one from stdin; "
+            "default the newest run under runs/.",
         ),
     ] = None,
     n: Annotated[
@@ -81,6 +83,8 @@ def sample(
       sagan sample --class all -n 100 --out kinds.png
 
       sagan sample --seeds 0-9 --out pictures/
+
+      sagan export --format safetensors --out - | sagan sample - -n 4 --out -
     """  # fmt: skip
     console.set_quiet(quiet)
     kind = kind_of(out, format_)
@@ -97,19 +101,19 @@ def sample(
     listed = parse_seeds(seeds) if seeds is not None else None
     if out != "-":
         refuse_existing(Path(out), kind, force)
-    checkpoint = find_checkpoint(target)
+    found = find_model(target)
 
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.engine.sample import load, pictures
+    from sagan_cli.engine.sample import pictures
 
     with open_runtime(device, precision) as runtime:
-        sampler = load(checkpoint, runtime, raw=raw)
+        sampler = open_found(found, runtime, raw=raw)
         requests, per_row = _requests(sampler, n, seed or 0, listed, class_)
         names = [_file_name(r, sampler, class_ is not None) for r in requests]
         if kind == "dir":
             refuse_files(Path(out), names, force)
         if target is None:
-            console.note(f"sampling {checkpoint.parent.parent}, step {sampler.facts.step}")
+            console.note(f"sampling {found.parent.parent}, step {sampler.facts.step}")
 
         def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             drawn = 0
@@ -127,7 +131,7 @@ def sample(
     if json_:
         console.emit_json({
             "out": out, "format": kind, "count": len(requests), "seeds": [r.seed for r in requests],
-            "classes": list(sampler.class_names), "checkpoint": str(checkpoint), "step": sampler.facts.step,
+            "classes": list(sampler.class_names), "checkpoint": str(found), "step": sampler.facts.step,
             "weights": sampler.weights, "truncation": truncation,
         })  # fmt: skip
     elif out != "-":

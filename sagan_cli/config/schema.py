@@ -52,7 +52,7 @@ class ModelConfig:
     )
     attention: str = setting(
         "official",
-        "What stands at --attn-at: a reading of self-attention, or a control.",
+        "The reading of the attention block, or the control in its place.",
         choices=("official", "paper", "port", "rows", "nonlocal", "residual"),
     )
     attn_ratio: int = setting(8, "k of the paper: queries and keys have C/k channels; 1, 2, 4 or 8.", low=1, high=8)

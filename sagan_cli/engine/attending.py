@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,13 +43,18 @@ class LayerMaps:
 
 
 @contextmanager
-def attending(network: nn.Module) -> Iterator[dict[str, LayerMaps]]:
+def attending(network: nn.Module, names: Collection[str] | None = None) -> Iterator[dict[str, LayerMaps]]:
     """Within the block, a forward pass of `network` leaves the maps of its attention layers in the dictionary.
+
+    Args:
+        names: only these layers; () watches none, so that any network will do.
 
     Raises:
         SaganError: the network declares no attention layers, or one of them shows no maps.
     """
-    layers = attention_layers(network)
+    layers = {} if names is not None and not names else attention_layers(network)
+    if names is not None:
+        layers = {name: layer for name, layer in layers.items() if name in names}
     found: dict[str, LayerMaps] = {}
 
     def look(name: str) -> Any:

@@ -36,6 +36,8 @@ class Subject:
     """run.json of its run, where there is one."""
     scores: list[dict[str, Any]] = field(default_factory=list)
     """Score records of this very checkpoint, oldest first."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """sha256 of the checkpoint's files, by name: which weights these are, wherever they go."""
 
 
 @dataclass(frozen=True)
@@ -67,5 +69,5 @@ def open_subject(checkpoint: Path, runtime: Runtime, *, raw: bool = False) -> Su
     facts = sampler.facts
     return Subject(
         sampler.generator, sampler.spec, sampler.class_names, facts.arch, facts.arch_package, sampler.weights,
-        facts.step, facts.data, str(checkpoint), run, scores,
+        facts.step, facts.data, str(checkpoint), run, scores, facts.digests,
     )  # fmt: skip

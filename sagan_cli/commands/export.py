@@ -1,0 +1,211 @@
+"""`sagan export`: a trained generator as a file or folder that works elsewhere, proven before it is put there."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sagan_cli import console
+from sagan_cli.commands.models import find_model
+from sagan_cli.errors import UsageError
+from sagan_cli.export.naming import CARD, FOLDERS, FORMATS, MODEL, card_beside, format_of, refuse_existing
+
+if TYPE_CHECKING:
+    from sagan_cli.export.subject import Check, Subject
+
+
+def export(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN|CHECKPOINT|FILE|-]",
+            help="A run, checkpoint or exported .safetensors; default the newest run under runs/.",
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="KIND", help=f"{', '.join(FORMATS)}; --out says it by its ending (safetensors for -)."
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|-", help="The file, the folder for hf and web, or - for stdout; default model.<KIND> here."
+        ),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The trained weights instead of their moving average.")] = False,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="onnx: the attention maps as outputs beside the picture.")
+    ] = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="USER/NAME", help="hf: upload the folder to the Hugging Face Hub as well.")
+    ] = None,
+    runtime: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="web: the folder of npm's onnxruntime-web package.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace files that exist.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+) -> None:
+    """Make a trained generator a file or folder that works elsewhere.
+
+    Each is read back by its own runtime and compared with PyTorch before it is put in place; a model card says how it
+    did, what the model is and how to load it.
+
+    Examples:
+
+      sagan export --out model.safetensors
+
+      sagan export --format hf --out my-model --push user/my-model
+
+      sagan export --format onnx --out model.onnx
+
+      sagan export --format safetensors --out - | sagan sample - -n 4 --out grid.png
+    """
+    console.set_quiet(quiet)
+    kind = format_of(out, format_)
+    _refuse_misplaced(kind, out, attention, push, runtime, json_)
+    place = None if out == "-" else Path(out or FORMATS[kind])
+    if place is None:
+        console.refuse_terminal()
+    else:
+        refuse_existing(place, kind, force)
+    found = find_model(target)
+
+    from sagan_cli.export.hub import push as upload
+    from sagan_cli.export.hub import ready_to_push
+    from sagan_cli.export.place import files_in, put_file, put_folder, workshop
+
+    client = ready_to_push(push) if push else None
+    subject = _subject(found, raw)
+    if target is None:
+        console.note(f"exporting {found.parent.parent}, step {subject.step}")
+    with workshop(place) as work:
+        made = work / (place.name if place else FORMATS[kind])
+        check = _write(subject, kind, made, attention, runtime)
+        _tell(check)
+        sizes = {name: (made / name).stat().st_size for name in files_in(made)} if made.is_dir() else {}
+        main = _main_file(made)
+        facts = _facts(subject, kind, out or str(place), main, check, sizes)
+        if place is None:
+            with made.open("rb") as f:
+                console.write_streamed(lambda stdout: shutil.copyfileobj(f, stdout, 1 << 20))
+            return
+        if kind in FOLDERS:
+            put_folder(made, place)
+        else:
+            put_file(work / card_beside(made).name, card_beside(place))
+            put_file(made, place)
+            if kind == "onnx":
+                from sagan_cli.export.onnx import write_script
+
+                write_script(place, console.note)
+    facts["pushed"] = upload(client, place, push) if push else None
+    if json_:
+        console.emit_json(facts)
+        return
+    console.result(str(place))
+    if facts["pushed"]:
+        console.result(facts["pushed"])
+
+
+def _refuse_misplaced(
+    kind: str, out: str | None, attention: bool, push: str | None, runtime: Path | None, json_: bool
+) -> None:
+    """Refuse flags of other formats."""
+    if out == "-" and json_:
+        raise UsageError("--json and --out - both want stdout: write the model to a file")
+    if attention and kind != "onnx":
+        raise UsageError(f"--attention: --format {kind} has no such outputs; onnx has")
+    if push and kind != "hf":
+        raise UsageError(f"--push: the Hub takes --format hf, not {kind}")
+    if runtime is not None and kind != "web":
+        raise UsageError(f"--runtime: is for --format web, not {kind}")
+    if runtime is not None and not runtime.is_dir():
+        raise UsageError(f"--runtime {runtime}: no such folder")
+
+
+def _subject(found: Path, raw: bool) -> Subject:
+    """What is exported, without the places on this machine; on the CPU, where equal weights make equal files."""
+    from sagan_cli.commands.models import open_found
+    from sagan_cli.engine.runtime import open_runtime
+    from sagan_cli.export.facts import published
+    from sagan_cli.export.subject import Subject, open_subject
+
+    with open_runtime("cpu", "fp32") as runtime:
+        if found.is_dir():
+            return published(open_subject(found, runtime, raw=raw))
+        sampler = open_found(found, runtime, raw=raw)
+    facts = sampler.facts
+    return published(
+        Subject(
+            sampler.generator, sampler.spec, sampler.class_names, facts.arch, facts.arch_package, sampler.weights,
+            facts.step, facts.data, str(facts.path), digests=facts.digests,
+        )
+    )  # fmt: skip
+
+
+def _write(subject: Subject, kind: str, made: Path, attention: bool, runtime: Path | None) -> Check:
+    """The model at `made`, and its card beside or in it."""
+    from sagan_cli.export.card import card
+
+    if kind == "hf":
+        from sagan_cli.export.hub import write_hub
+
+        made.mkdir()
+        return write_hub(subject, made, name=made.name, notify=console.note)
+    if kind == "web":
+        from sagan_cli.export.web import write_web
+
+        check = write_web(subject, made, runtime=runtime, notify=console.note)
+        (made / CARD).write_text(card(subject, kind, made.name, check), encoding="utf-8")
+        return check
+    if kind == "onnx":
+        from sagan_cli.export.onnx import write_onnx
+
+        check = write_onnx(subject, made, attention=attention, notify=console.note, script=False)
+    elif kind == "pt2":
+        from sagan_cli.export.program import write_pt2
+
+        check = write_pt2(subject, made, notify=console.note)
+    else:
+        from sagan_cli.export.single_file import proven, to_bytes
+
+        data = to_bytes(subject)
+        check = proven(data, subject)
+        made.write_bytes(data)
+    card_beside(made).write_text(card(subject, kind, made.name, check), encoding="utf-8")
+    return check
+
+
+def _tell(check: Check) -> None:
+    worst = max(check.differences.values())
+    batches = ", ".join(map(str, sorted(check.differences)))
+    console.note(f"read back in {check.runtime}: differs from PyTorch by {worst:.2g} at most (batches of {batches})")
+
+
+def _main_file(made: Path) -> Path:
+    """The model's own file: itself, or the one in its folder."""
+    if not made.is_dir():
+        return made
+    return next(path for path in (made / MODEL, made / "model.onnx", made / CARD) if path.is_file())
+
+
+def _facts(
+    subject: Subject, kind: str, out: str, main: Path, check: Check, files: dict[str, int]
+) -> dict[str, Any]:  # fmt: skip
+    """What --json says."""
+    from dataclasses import asdict
+
+    with main.open("rb") as f:
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    return {
+        "format": kind, "out": out, "bytes": main.stat().st_size, "sha256": digest, "files": files or None,
+        "arch": subject.arch, "step": subject.step, "weights": subject.weights, "from": subject.source,
+        "checks": asdict(check),
+    }  # fmt: skip

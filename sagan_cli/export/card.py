@@ -1,0 +1,214 @@
+"""The model card: what an exported generator is, what it learnt from, how it was measured, and how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sagan_cli import __version__, records
+from sagan_cli.errors import SaganError
+from sagan_cli.export.facts import label
+from sagan_cli.export.loading_text import HOW_TO_LOAD
+from sagan_cli.export.subject import Check, Subject
+
+_COLOURS = {1: "grey", 3: "colour", 4: "colour and transparency"}
+_RECIPE = (
+    ("train.steps", "steps"), ("train.batch", "batch"), ("train.d_steps", "updates of D a step"),
+    ("train.g_lr", "learning rate of G"), ("train.d_lr", "learning rate of D"), ("train.beta1", "Adam beta 1"),
+    ("train.beta2", "Adam beta 2"), ("train.ema", "decay of the moving average"), ("train.seed", "seed"),
+    ("data.split", "split"), ("data.fit", "fit"), ("data.flip", "mirrored"),
+)  # fmt: skip
+"""What of a run's configuration makes the weights, and what to call it."""
+NOT_MEASURED = "Not measured. `sagan eval-fid` measures it, and the next export says so."
+
+
+def card(subject: Subject, format_: str, file: str, check: Check | None, *, grid: str | None = None) -> str:
+    """The card as Markdown.
+
+    Args:
+        format_: one of `naming.FORMATS`.
+        file: name of the model's file or folder, for the lines that load it.
+        check: how the export did in its own runtime.
+        grid: a picture beside the card.
+    """
+    spec = subject.spec
+    size = f"{spec.height}x{spec.width}"
+    kind = "class-conditional" if spec.num_classes else "unconditional"
+    parts = [
+        f"# {title(subject)}",
+        f"A {kind} Self-Attention GAN generator of {size} pictures in {_COLOURS.get(spec.channels, 'colour')}, trained "
+        f"and exported with sagan {__version__}. " + _WHAT[format_],
+        *([f"![Samples, not selected]({grid})", "*Samples of the first seeds, not selected.*"] if grid else []),
+        "## How to load it",
+        HOW_TO_LOAD[format_].format(file=file, latent=spec.latent, call=_call(spec.num_classes), feed=_feed(subject)),
+        "## The model",
+        _table(("", ""), _model_rows(subject)),
+        "## Data",
+        _data(subject),
+        "## Recipe",
+        _recipe(subject.run),
+        "## Scores",
+        _scores(subject.scores),
+        "## Check of this file",
+        _checked(check),
+        "## Limits",
+        _limits(subject),
+        "## Licence",
+        "The software is under Apache-2.0. The weights carry no licence until whoever publishes them states one here, "
+        "and the terms of the training data may bind that choice: **licence of the weights: not stated**.",
+        "## Citation",
+        "Zhang, Goodfellow, Metaxas and Odena, *Self-Attention Generative Adversarial Networks*, ICML 2019, "
+        "arXiv:1805.08318.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def title(subject: Subject) -> str:
+    """A name for people."""
+    return f"{subject.arch} {subject.spec.height}x{subject.spec.width} on {_data_name(subject)}"
+
+
+def _data_name(subject: Subject) -> str:
+    return _line(label(subject.data["source"]).rstrip("/"))
+
+
+def latest_scores(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each thing measured, the last time it was: metric, value, interval and the record it stands in.
+
+    Records that are not sound are left out: a card must not repeat them.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for record in scores:
+        try:
+            sound = records.check(dict(record), "metrics.jsonl")
+        except SaganError:
+            continue
+        for metric, value in sound["values"].items():
+            measured = {key: sound.get(key) for key in records.comparable(metric)}
+            key = json.dumps([metric, measured], sort_keys=True, default=str)
+            found.pop(key, None)
+            found[key] = {
+                "metric": metric, "value": value, "interval": records.interval(sound, metric), "record": sound
+            }  # fmt: skip
+    return list(found.values())
+
+
+_WHAT = {
+    "safetensors": "One file: weights and, in its header, everything needed to rebuild the network.",
+    "hf": "`model.safetensors` holds weights and, in its header, everything needed to rebuild the network.",
+    "onnx": "One ONNX file that needs neither PyTorch nor sagan.",
+    "pt2": "A `torch.export` program, which PyTorch runs without sagan.",
+    "web": "A page that draws in the visitor's browser, by onnxruntime-web.",
+}
+
+
+def _call(classes: int) -> str:
+    return "z, torch.zeros(4, dtype=torch.long)" if classes else "z"
+
+
+def _feed(subject: Subject) -> str:
+    y = ', "class": np.zeros(4, np.int64)' if subject.spec.num_classes else ""
+    return f'{{"latent": np.random.randn(4, {subject.spec.latent}).astype(np.float32){y}}}'
+
+
+def _model_rows(subject: Subject) -> list[tuple[str, str]]:
+    spec = subject.spec
+    rows = [
+        ("architecture", f"`{subject.arch}` of {_line(subject.arch_package)}"),
+        ("parameters", f"{sum(p.numel() for p in subject.generator.parameters()):,}"),
+        ("output", f"{spec.channels} x {spec.height} x {spec.width}, in [-1, 1]"),
+        ("latent", f"{spec.latent} numbers, N(0, 1)"),
+        ("width", f"{spec.base_width} channels at full resolution"),
+        ("attention", ", ".join(f"map with longer side {side}" for side in spec.attn_at) or "none"),
+        ("classes", ", ".join(map(_line, subject.class_names[:50])) or "none"),
+        ("weights", "moving average" if subject.weights == "ema" else "as trained, not averaged"),
+        ("step", f"{subject.step:,}"),
+        ("spectral norm", "folded into plain weights, where it has any"),
+    ]
+    if len(subject.class_names) > 50:
+        rows[6] = ("classes", f"{rows[6][1]} and {len(subject.class_names) - 50} more")
+    return rows + [(f"option {_line(k)}", _line(v)) for k, v in sorted(subject.spec.options.items())]
+
+
+def _data(subject: Subject) -> str:
+    data = subject.data
+    return (
+        f"{data['count']:,} pictures of **{_data_name(subject)}**, fitted to the size above; sha256 of what training "
+        f"saw: `{data['digest']}`."
+    )
+
+
+def _recipe(run: Mapping[str, Any] | None) -> str:
+    if run is None:
+        return "Not known: it was exported from a checkpoint or file outside its run."
+    config = run.get("config", {})
+    rows = []
+    for key, name in _RECIPE:
+        section, _, field = key.partition(".")
+        if (value := config.get(section, {}).get(field)) is not None:
+            rows.append((name, _line("yes" if value is True else "no" if value is False else value)))
+    machine = run.get("machine", {})
+    rows += [(k, _line(machine[k])) for k in ("device", "precision", "processes") if machine.get(k) is not None]
+    presets = {s.removeprefix("preset ") for s in run.get("sources", {}).values() if str(s).startswith("preset ")}
+    rows += [("preset", _line(name)) for name in sorted(presets)]
+    return "Hinge loss, Adam with two learning rates, spectral norm in both networks as the architecture has it.\n\n" \
+        + _table(("", ""), rows)  # fmt: skip
+
+
+def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for row in latest_scores(scores):
+        record, metric = row["record"], row["metric"]
+        low_high = row["interval"]
+        interval = f"{records.shown(metric, low_high[0])} to {records.shown(metric, low_high[1])}" if low_high else ""
+        weights = "" if record["weights_published"] in (True, None) else f" (weights {record['weights_sha256'][:8]})"
+        protocol = _line(record["protocol"])
+        if record.get("departures"):
+            protocol += " but " + ", ".join(map(_line, record["departures"]))
+        rows.append((
+            f"{metric} ({records.BETTER.get(metric, '?')} is better)", records.shown(metric, row["value"]), interval,
+            f"{_line(record['extractor'] or 'none')}{weights}", f"{record['n_fake']:,}",
+            f"{record['n_real']:,} of {_line(record['split'])}" if record["n_real"] else "", protocol,
+        ))  # fmt: skip
+    if not rows:
+        return NOT_MEASURED
+    heads = ("metric", "value", "95 % interval", "extractor", "drawn", "real", "protocol")
+    return _table(heads, rows) + "\n\nScores of different extractors, counts or protocols do not compare."
+
+
+def _checked(check: Check | None) -> str:
+    if check is None:
+        return "None."
+    rows = [
+        (f"{batch}", f"{check.differences[batch]:.2g}", f"{check.milliseconds[batch]:.1f}",
+         f"{check.torch_milliseconds[batch]:.1f}")
+        for batch in sorted(check.differences)
+    ]  # fmt: skip
+    return f"Read back and run in {check.runtime}, beside the network that it was made from:\n\n" + _table(
+        ("batch", "largest difference", "milliseconds", "PyTorch, milliseconds"), rows
+    )
+
+
+def _limits(subject: Subject) -> str:
+    size = f"{subject.spec.height}x{subject.spec.width}"
+    lines = [
+        f"It draws {size} pictures of what its data show, and nothing else: no text prompts, no editing of pictures.",
+        "It repeats what is over- and under-represented in its data. What it draws is no evidence of anything.",
+        "Convolutional GANs get textures right before structure: count limbs before you trust a picture.",
+        "It was not tested for memorised training pictures; do not publish weights of pictures that are private.",
+    ]
+    if subject.weights == "raw":
+        lines.append("These are the weights as trained; the moving average usually draws better.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _line(value: object) -> str:
+    """A value as text that breaks neither a table nor a page."""
+    text = " ".join(str(value).split())
+    return "".join(f"\\{c}" if c in "|<>[]`*_\\" else c for c in text)

@@ -1,0 +1,139 @@
+"""An exported model run beside PyTorch: the same latents through both, differences bounded, times taken."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sagan_cli.errors import SaganError
+from sagan_cli.export.portable import Portable, inputs, refuse_diverged
+from sagan_cli.export.subject import Check, Subject
+
+BATCHES = (1, 3, 64)
+TOLERANCE = 1e-4
+"""Largest difference of one output value, of pictures in [-1, 1] and of attention in [0, 1].
+
+Sums in another order differ by some 1e-6, and an unscaled softmax over large scores multiplies that; a wrong operator
+is off by 1e-2 and more. One level of an 8-bit picture is 80 times this, so what is drawn is the same to a level.
+"""
+RUNS = 5
+SECONDS = 2.0
+"""Timing stops after so many runs, or when they have taken this long."""
+
+Run = Callable[[tuple[Tensor, ...]], Sequence[np.ndarray]]
+
+
+def check(
+    subject: Subject,
+    network: Portable,
+    runtime: str,
+    run: Run,
+    draw: Run,
+    notify: Callable[[str], None],
+) -> Check:
+    """Compare an exported model with PyTorch at batches of 1, 3 and 64.
+
+    Args:
+        network: what was exported; its outputs are the reference, computed as `sagan sample` computes them.
+        runtime: the name of the other side, as in `onnxruntime 1.31.1, CPU`.
+        run: all outputs of the exported model, in the order of `network.names`.
+        draw: the picture alone, for the time.
+
+    Raises:
+        SaganError: an output differs by more than TOLERANCE or is not a number; the message says where.
+    """
+    differences, theirs, ours = {}, {}, {}
+    for batch in _batches(network, subject, notify):
+        given = inputs(subject, batch)
+        with torch.inference_mode():
+            outputs = network(*given)
+        refuse_diverged(outputs)
+        expected = [output.numpy() for output in outputs]
+        got = _attempt(run, given, runtime, batch)
+        differences[batch] = max(
+            _difference(name, batch, want, have, runtime)
+            for name, want, have in zip(network.names, expected, got, strict=True)
+        )
+        del outputs, expected, got
+        theirs[batch] = _milliseconds(lambda given=given: draw(given))  # type: ignore[misc]
+        ours[batch] = _milliseconds(lambda given=given: _torch(subject, given))  # type: ignore[misc]
+    return Check(runtime, differences, theirs, ours)
+
+
+def _attempt(run: Run, given: tuple[Tensor, ...], runtime: str, batch: int) -> Sequence[np.ndarray]:
+    try:
+        return run(given)
+    except Exception as e:  # foreign runtimes raise types of their own
+        text = " ".join(str(e).split())[:300]
+        raise SaganError(f"{runtime} cannot run the exported model with a batch of {batch}: {text}") from e
+
+
+def _difference(name: str, batch: int, want: np.ndarray, have: np.ndarray, runtime: str) -> float:
+    """Largest absolute difference, refused where it is too large."""
+    if want.shape != have.shape:
+        raise SaganError(f"{runtime}: '{name}' of a batch of {batch} has shape {have.shape}, not {want.shape}")
+    gaps = np.abs(want - have)
+    worst = float(gaps.max())
+    if not worst <= TOLERANCE:  # written so that NaN does not pass
+        place = tuple(int(i) for i in np.unravel_index(np.argmax(np.nan_to_num(gaps, nan=math.inf)), gaps.shape))
+        raise SaganError(
+            f"{runtime} differs from PyTorch by {worst:.3g} in '{name}' of a batch of {batch}, at {place}: "
+            f"more than {TOLERANCE:g}; nothing was written"
+        )
+    return worst
+
+
+def _batches(network: Portable, subject: Subject, notify: Callable[[str], None]) -> list[int]:
+    """1, 3 and 64; where attention maps for 64 do not fit into memory, as many as do."""
+    if len(network.names) > 1:
+        with torch.inference_mode():
+            per_picture = sum(output.nbytes for output in network(*inputs(subject, 1))[1:])
+    else:
+        per_picture = _score_bytes(subject)
+    # Scores, their softmax, and a copy for the comparison.
+    room = int(_free_memory() // max(4 * per_picture, 1))
+    if room >= BATCHES[-1]:
+        return list(BATCHES)
+    largest = max(room, BATCHES[-2] + 1)
+    notify(f"checking batches of 1, 3 and {largest} instead of 64: the attention maps of 64 pictures do not fit here")
+    return [*BATCHES[:-1], largest]
+
+
+def _score_bytes(subject: Subject) -> int:
+    """Bytes of attention scores of one picture, at most: of the layers that say where they stand."""
+    height, width = subject.spec.height, subject.spec.width
+    total = 0
+    for side in subject.spec.attn_at:
+        positions = side * side * min(height, width) // max(height, width)
+        total += 4 * positions * positions // 4
+    return total
+
+
+def _free_memory() -> float:
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # Windows, or a system that does not tell
+        return math.inf
+
+
+def _torch(subject: Subject, given: tuple[Tensor, ...]) -> Tensor:
+    with torch.inference_mode():
+        image: Tensor = subject.generator(*given) if len(given) > 1 else subject.generator(given[0], None)
+    return image
+
+
+def _milliseconds(run: Callable[[], object]) -> float:
+    """Median time of a run; both sides have run this batch before."""
+    times: list[float] = []
+    while len(times) < RUNS and sum(times) < SECONDS:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)

@@ -1,0 +1,115 @@
+"""pt2: a torch.export program, which PyTorch runs without sagan; loaded again and compared before it is written.
+
+What `torch.export.save` of PyTorch 2.11 to 2.15 writes is a zip of JSON (the graph) and raw bytes (each tensor). The
+one pickle in it, the example inputs, is left out here, so a file of ours holds none, and loading it unpickles nothing.
+`torch.export.load` itself still unpickles what it finds in a stranger's archive: PyTorch warns of that, and so do we.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from sagan_cli.errors import SaganError
+from sagan_cli.export.checking import BATCHES, check
+from sagan_cli.export.portable import Portable, about, quiet, reason, trace
+from sagan_cli.export.subject import Check, Subject
+from sagan_cli.files import write_atomic
+
+FACTS = "sagan.json"
+"""Name of the extra file with the facts: `torch.export.load(f, extra_files={"sagan.json": ""})` fills it in."""
+
+
+def write_pt2(subject: Subject, path: Path, *, notify: Callable[[str], None]) -> Check:
+    """Export, load again, run beside PyTorch, and only then write `path`, atomically.
+
+    `torch.export.load(path).module()(latent, label)` takes latent float32 (B, latent) and, with classes, label int64
+    (B,), for any B from 1 up, and returns a tuple of one: the picture (B, C, H, W) in [-1, 1].
+
+    Args:
+        subject: its generator stands on the CPU.
+
+    Raises:
+        SaganError: the architecture has no such graph; the program disagrees with the network; the file cannot be
+            written.
+    """
+    network = Portable(subject).eval()
+    with quiet():
+        data = _serialised(_traced(subject), subject)
+        try:
+            loaded = torch.export.load(io.BytesIO(data)).module()
+        except Exception as e:  # the loader raises types of its own
+            raise SaganError(f"torch.export does not load the exported program: {reason(e)}") from e
+
+    def run(given: tuple[Tensor, ...]) -> Sequence[np.ndarray]:
+        with torch.inference_mode():
+            return [output.numpy() for output in loaded(*given)]
+
+    result = check(subject, network, f"torch.export {torch.__version__.partition('+')[0]}, CPU", run, run, notify)
+    write_atomic(path, data)
+    return result
+
+
+def _traced(subject: Subject) -> ExportedProgram:
+    """The program without weights that it does not read.
+
+    A folded generator keeps 3x3 kernels from which the 4x4 ones of its resampling were made; an exported program would
+    carry both.
+    """
+    network = Portable(subject).eval()
+    # Routes are chosen as for the largest batch that is checked: small maps explicit, large ones fused.
+    program = trace(network, subject, pictures=BATCHES[-1])
+    unread = _unread(program)
+    if not unread:
+        return program
+    lean = copy.deepcopy(network)
+    for name in unread:
+        owner, _, leaf = name.rpartition(".")
+        setattr(lean.get_submodule(owner), leaf, nn.Parameter(torch.empty(0), requires_grad=False))
+    return trace(lean, subject, pictures=BATCHES[-1])
+
+
+def _unread(program: ExportedProgram) -> list[str]:
+    """Names of parameters that no operation takes."""
+    users = {node.name: len(node.users) for node in program.graph.nodes if node.op == "placeholder"}
+    return [name for place, name in program.graph_signature.inputs_to_parameters.items() if not users[place]]
+
+
+def _serialised(program: ExportedProgram, subject: Subject) -> bytes:
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # source lines with the paths of this machine
+    program.example_inputs = None
+    out = io.BytesIO()
+    try:
+        torch.export.save(program, out, extra_files={FACTS: about(subject)})
+    except Exception as e:  # the writer raises types of its own
+        raise SaganError(f"architecture '{subject.arch}' cannot be exported to pt2: {reason(e)}") from e
+    data = out.getvalue()
+    if pickles := pickled(data):
+        raise SaganError(f"architecture '{subject.arch}' cannot be exported to pt2 without a pickle: {pickles[0]}")
+    return data
+
+
+def pickled(data: bytes) -> list[str]:
+    """Members of a .pt2 archive that are pickles, or archives that may hold one."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        found = []
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                head = member.read(4)
+            # A weight's raw bytes can be anything; the places where PyTorch keeps pickles are told by name.
+            kind = name.rpartition("/")[2]
+            foreign = kind.startswith(("custom_obj_", "opaque_obj_")) or name.endswith(".pt")
+            if foreign and head:
+                found.append(name)
+    return found
