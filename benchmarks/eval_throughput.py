@@ -47,9 +47,7 @@ def throughput(run: str, weights: Path, count: int, rounds: int) -> dict:
             notify=lambda text: None,
         )  # fmt: skip
         layers = (extractor.layers["fid"],)
-        fake = Drawn(
-            sampler.generator, sampler.spec, requests_for(count, 0, None, sampler.spec.num_classes), runtime
-        )
+        fake = Drawn(sampler.generator, sampler.spec, requests_for(count, 0, None, sampler.spec.num_classes), runtime)
         ready = [three_channels(part) for part in fake.batches(BATCH)]
 
         def alone() -> None:

@@ -30,7 +30,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_built_ins_come_first_and_in_order(site: Path):
-    assert registry.names("commands") == ["train", "sample", "eval-fid", "compare", "visualize-attn", "export", "plugins"]
+    assert registry.names("commands") == [
+        "train",
+        "sample",
+        "eval-fid",
+        "compare",
+        "visualize-attn",
+        "export",
+        "plugins",
+    ]
     assert registry.names("architectures") == ["sagan"]
     assert registry.names("datasets") == ["quadrupeds", "cifar10", "fashion-mnist", "mnist", "svhn", "stl10", "celeba"]
     assert all(e.builtin and e.package == "sagan-cli" for kind in GROUPS for e in registry.entries(kind))
