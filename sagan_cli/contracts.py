@@ -90,6 +90,9 @@ class ArchitectureFactory(Protocol):
     a method `maps(x) -> (B, N, M)`, the attention of the N = H W positions to M keys, whose rows sum to 1; keys that
     lie on another grid than (H / s, W / s) are told by a method `key_grid(H, W)`.
 
+    A discriminator with the attribute `batches_apart = True` sees real and fake pictures in passes of their own, which
+    batch norm in it needs; others see both in one.
+
     Modules with a method `advance_()` have it called once per optimiser step of their network, before the forward pass
     (spectral norm's power iteration lives there). Norms that carry `running_mean` and `momentum`, as PyTorch's do,
     have their statistics measured anew on the averaged weights.

@@ -17,11 +17,10 @@ from importlib import metadata
 from typing import Any
 
 from sagan_cli import __version__
+from sagan_cli.builtins import BUILTINS as BUILTINS
+from sagan_cli.builtins import GROUPS as GROUPS
 from sagan_cli.contracts import API_VERSION
 from sagan_cli.errors import PluginError, SaganError, UsageError, closest
-
-GROUPS = {"datasets": "sagan.datasets", "architectures": "sagan.architectures", "commands": "sagan.commands"}
-"""Kind -> entry-point group."""
 
 NOUNS = {"datasets": "data set", "architectures": "architecture", "commands": "command"}
 _FLAGS = {"datasets": "--data ", "architectures": "--arch ", "commands": "sagan "}
@@ -49,38 +48,6 @@ class Entry:
     def title(self) -> str:
         """`architecture 'tiny' of sagan-tiny 0.1.0`."""
         return f"{NOUNS[self.kind]} '{self.name}' of {self.package} {self.version}"
-
-
-def _own(kind: str, name: str, value: str, summary: str = "") -> tuple[metadata.EntryPoint, str]:
-    return metadata.EntryPoint(name, value, GROUPS[kind]), summary
-
-
-# Built-ins are entry points written in code: one path for both, and never stale in an editable installation.
-_TORCHVISION = "sagan_cli.data.torchvision_sets"
-BUILTINS: dict[str, list[tuple[metadata.EntryPoint, str]]] = {
-    "datasets": [
-        _own("datasets", "quadrupeds", "sagan_cli.data.quadrupeds:build", "four-legged animals, drawn; the default"),
-        _own("datasets", "cifar10", f"{_TORCHVISION}:cifar10", "CIFAR-10, 10 classes, 32x32"),
-        _own("datasets", "fashion-mnist", f"{_TORCHVISION}:fashion_mnist", "Fashion-MNIST, 10 classes, 28x28 grey"),
-        _own("datasets", "mnist", f"{_TORCHVISION}:mnist", "MNIST digits, 10 classes, 28x28 grey"),
-        _own("datasets", "svhn", f"{_TORCHVISION}:svhn", "Street View house numbers, 10 classes, 32x32"),
-        _own("datasets", "stl10", f"{_TORCHVISION}:stl10", "STL-10, 10 classes, 96x96"),
-        _own("datasets", "celeba", f"{_TORCHVISION}:celeba", "CelebA faces, no classes, 178x218"),
-    ],
-    "architectures": [
-        _own("architectures", "sagan", "sagan_cli.model.sagan:build", "SAGAN as its authors released it; the default"),
-    ],
-    "commands": [
-        # A command's help line is the first line of its docstring.
-        _own("commands", "train", "sagan_cli.commands.train:train"),
-        _own("commands", "sample", "sagan_cli.commands.sample:sample"),
-        _own("commands", "eval-fid", "sagan_cli.commands.eval_fid:eval_fid"),
-        _own("commands", "compare", "sagan_cli.commands.compare:compare"),
-        _own("commands", "visualize-attn", "sagan_cli.commands.visualize_attn:visualize_attn"),
-        _own("commands", "export", "sagan_cli.commands.export:export"),
-        _own("commands", "plugins", "sagan_cli.commands.plugins:plugins"),
-    ],
-}
 
 
 def names(kind: str) -> list[str]:

@@ -13,6 +13,7 @@ from sagan_cli.config.resolve import RESUMED, Resolved, flatten, frozen_for_resu
 from sagan_cli.config.toml import to_toml
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.files import write_atomic
+from sagan_cli.importing.naming import IMPORTED
 from sagan_cli.runs import Run
 
 
@@ -61,9 +62,24 @@ def create(label: str, out: Path | None) -> Chosen:
 
 
 def _again(resolved: Resolved, run: Run) -> Chosen:
-    record = run.read()
+    record = trainable(run)
     frozen_for_resume(resolved, flatten(record["config"]))
     return Chosen(run, record)
+
+
+def trainable(run: Run) -> dict[str, Any]:
+    """run.json of a run that was trained here, and so can go on.
+
+    Raises:
+        UsageError: it was imported.
+    """
+    record = run.read()
+    if record.get("status") == IMPORTED:
+        raise UsageError(
+            f"{run.path}: was imported: it has a generator, but no discriminator and no optimiser to go on with; "
+            "begin a run of your own"
+        )
+    return record
 
 
 def record_start(chosen: Chosen, resolved: Resolved, facts: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 for name in [n for n in os.environ if n.startswith("SAGAN_")]:
     del os.environ[name]
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; subprocesses inherit it
+# A job in the background of a script ignores Ctrl-C, and so would every process that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

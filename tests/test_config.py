@@ -71,7 +71,7 @@ def test_printed_toml_reads_back_as_the_same_configuration(preset: str | None, t
         ({"flags": {"data.fit": "crp"}}, "--fit: 'crp' is not one of auto, crop, pad, stretch (did you mean 'crop'?)"),
         ({"environ": {"SAGAN_BATCH": "x"}}, "SAGAN_BATCH: 'x' is not a whole number"),
         ({"environ": {"SAGAN_FLIP": "maybe"}}, "SAGAN_FLIP: 'maybe' is not true or false"),
-        ({"preset": "papr"}, "--preset papr: choose one of laptop, base, paper (did you mean 'paper'?)"),
+        ({"preset": "papr"}, f"--preset papr: choose one of {', '.join(PRESETS)} (did you mean 'paper'?)"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_source(layers: dict[str, Any], says: str) -> None:

@@ -40,7 +40,19 @@ def test_the_map_names_rooms_that_exist() -> None:
 
 def test_the_map_leaves_out_no_room() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for room in ("ops", "model", "data", "metrics", "engine", "explain", "export", "config", "commands", "testing"):
+    for room in (
+        "ops",
+        "model",
+        "data",
+        "metrics",
+        "engine",
+        "explain",
+        "export",
+        "importing",
+        "config",
+        "commands",
+        "testing",
+    ):
         assert f"{room}/" in text
 
 

@@ -37,9 +37,12 @@ def test_built_ins_come_first_and_in_order(site: Path):
         "compare",
         "visualize-attn",
         "export",
+        "info",
+        "ablate",
+        "import",
         "plugins",
     ]
-    assert registry.names("architectures") == ["sagan"]
+    assert registry.names("architectures") == ["sagan", "sagan-dcgan", "sagan-tutorial", "sagan-cifar", "dcgan"]
     assert registry.names("datasets") == ["quadrupeds", "cifar10", "fashion-mnist", "mnist", "svhn", "stl10", "celeba"]
     assert all(e.builtin and e.package == "sagan-cli" for kind in GROUPS for e in registry.entries(kind))
 
@@ -69,7 +72,8 @@ def test_the_factory_s_attributes_show_through(site: Path):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UsageError, match=r"--data cifar100: no such data set \(did you mean 'cifar10'\?\); there are"):
         registry.load("datasets", "cifar100")
-    with pytest.raises(UsageError, match=r"--arch vit: no such architecture; there are sagan$"):
+    known = "sagan, sagan-dcgan, sagan-tutorial, sagan-cifar, dcgan"
+    with pytest.raises(UsageError, match=rf"--arch vit: no such architecture; there are {known}$"):
         registry.load("architectures", "vit")
 
 

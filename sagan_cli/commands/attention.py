@@ -43,7 +43,9 @@ def opened(checkpoint: Path, runtime: Runtime, raw: bool, wanted: Sequence[str],
 
     pair = open_pair(checkpoint, runtime, raw=raw)
     known = [("G", name) for name in pair.layers("G")] if pair.has_layers("G") else []
-    if discriminator or not known or any(_key(text, known) is None for text in wanted):
+    # An imported checkpoint holds G alone; what does not name D does without it.
+    has_d = (checkpoint / "state.safetensors").is_file()
+    if (discriminator and (has_d or not known)) or not known or any(_key(text, known) is None for text in wanted):
         pair = with_discriminator(pair, runtime)
     return pair
 

@@ -108,7 +108,7 @@ def sample(
 
     with open_runtime(device, precision) as runtime:
         sampler = open_found(found, runtime, raw=raw)
-        requests, per_row = _requests(sampler, n, seed or 0, listed, class_)
+        requests, per_row = requests_of(sampler, n, seed or 0, listed, class_)
         names = [_file_name(r, sampler, class_ is not None) for r in requests]
         if kind == "dir":
             refuse_files(Path(out), names, force)
@@ -158,7 +158,7 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _requests(
+def requests_of(
     sampler: Sampler, n: int | None, first: int, listed: list[int] | None, class_: str | None
 ) -> tuple[list[Request], int | None]:
     """The pictures to draw, and how many make a row where rows mean something."""
@@ -171,7 +171,7 @@ def _requests(
     if not names:
         raise UsageError(f"--class {class_}: this model has no classes")
     if class_ != "all":
-        label = _label(class_, names)
+        label = label_of(class_, names)
         seeds = listed if listed is not None else list(range(first, first + (n or 64)))
         return [Request(s, label) for s in seeds], None
     if listed is None:
@@ -183,7 +183,7 @@ def _requests(
     return [Request(s, label) for label in range(len(names)) for s in listed], len(listed)
 
 
-def _label(text: str, names: tuple[str, ...]) -> int:
+def label_of(text: str, names: tuple[str, ...]) -> int:
     if text in names:
         return names.index(text)
     if text.isdigit() and int(text) < len(names):

@@ -18,9 +18,10 @@ from sagan_cli.commands.settings import given, with_settings
 from sagan_cli.commands.signals import stop_signals
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import Resolved, flatten, resolve
+from sagan_cli.config.systems import SYSTEMS
 from sagan_cli.config.toml import to_toml
 from sagan_cli.errors import UsageError
-from sagan_cli.resume import create, find, record_start
+from sagan_cli.resume import create, find, record_start, trainable
 from sagan_cli.runs import Run
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
     from sagan_cli.engine.train import Outcome
 
 PRESET_HELP = "Recipe to start from: " + ", ".join(PRESETS) + "; auto is base on a GPU and laptop without."
+SYSTEM_HELP = f"Published system to train, at the preset's scale: {', '.join(SYSTEMS)}; 'sagan info --list' tells more."
 
 
 @with_settings
 def train(
     *,
+    system: Annotated[str | None, typer.Option(help=SYSTEM_HELP, metavar="NAME", rich_help_panel="Recipe")] = None,
     preset: Annotated[str, typer.Option(help=PRESET_HELP, metavar="NAME", rich_help_panel="Recipe")] = "auto",
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings.", metavar="FILE", rich_help_panel="Recipe")
@@ -78,7 +81,7 @@ def train(
 ) -> None:
     """Train a self-attention GAN on a folder of pictures.
 
-    The same command again resumes the run. Values come from flags, then SAGAN_* variables, --config, the preset.
+    The same command resumes the run. Values come from flags, then SAGAN_* variables, --config, --system, --preset.
 
     Examples:
 
@@ -87,14 +90,16 @@ def train(
       sagan train --data ./celeba --size 64 --steps 20000
     """
     console.set_quiet(quiet)
-    if resume is not None and (out is not None or new or config is not None or preset != "auto"):
-        raise UsageError("--resume names the run and its settings: leave out --out, --new, --config and --preset")
-    base = flatten(runs.open_run(resume).read()["config"]) if resume is not None else None
+    if resume is not None and (out is not None or new or config is not None or preset != "auto" or system is not None):
+        own = "--out, --new, --config, --system and --preset"
+        raise UsageError(f"--resume names the run and its settings: leave out {own}")
+    base = flatten(trainable(runs.open_run(resume))["config"]) if resume is not None else None
     layers: dict[str, Any] = {
         "flags": given(settings),
         "sets": set_ or [],
         "environ": os.environ,
         "file": config,
+        "system": system,
         "kimg": kimg,
         "base": base,
     }
@@ -107,12 +112,12 @@ def train(
         registry.find("architectures", resolved.config.model.arch)
         opened = open_data(resolved.config, download=download)
     if preset == "auto" and resume is None:
-        resolved = resolve(**layers, preset=_preset_for(resolved.config.train.device))
+        resolved = resolve(**layers, preset=preset_for(resolved.config.train.device))
     _require_interval(resolved.config.run.eval_every)
     if print_config:
         console.result(to_toml(resolved).rstrip("\n"))
         return
-    resolved = _anchored(resolved)
+    resolved = anchored(resolved)
     from sagan_cli.engine.runtime import open_runtime
 
     cfg = resolved.config.train
@@ -150,7 +155,7 @@ def _run(
     chosen = find(resolved, out=out, resume=resume, new=new) if runtime.leads else None
     if not runtime.leads:
         runtime.barrier()  # the first process packs; the others find the pack
-    job = open_job(resolved.config, opened, _interruptible(stopping), console.note)
+    job = open_job(resolved.config, opened, interruptible(stopping), console.note)
     if runtime.leads:
         runtime.barrier()
         # Only now, with pictures that can be trained on, is anything created.
@@ -160,7 +165,7 @@ def _run(
         if chosen:
             record_start(chosen, resolved, machine_facts(job, runtime))
             _introduce(job, run, chosen.record, runtime)
-        tracker = open_tracker(job, Room(runtime, _interruptible(stopping), console.note, console.warn))
+        tracker = open_tracker(job, Room(runtime, interruptible(stopping), console.note, console.warn))
         display = console.TrainingDisplay()
         try:
             outcome = train(job, run, runtime, display, lambda: bool(stopping), tracker)
@@ -175,7 +180,7 @@ def _run(
     return outcome, run
 
 
-def _interruptible(stopping: list[int]) -> Callable[[str, int], AbstractContextManager[console.Tick]]:
+def interruptible(stopping: list[int]) -> Callable[[str, int], AbstractContextManager[console.Tick]]:
     """Progress that leaves off when a signal has come: packing has nothing to save."""
 
     @contextmanager
@@ -224,7 +229,7 @@ def _finish(run: Run, outcome: Outcome, json_: bool) -> None:
         console.note(f"saved at step {outcome.step}; the same command goes on")
 
 
-def _anchored(resolved: Resolved) -> Resolved:
+def anchored(resolved: Resolved) -> Resolved:
     """A path to pictures made absolute, so that the run can go on from any directory; names stay names."""
     data = resolved.config.data
     if data.source in registry.names("datasets"):
@@ -239,7 +244,7 @@ def _require_interval(text: str) -> None:
         raise UsageError(f"--eval-every {text}: a number of steps, auto or off")
 
 
-def _preset_for(device: str) -> str:
+def preset_for(device: str) -> str:
     """base on an accelerator, laptop on a CPU."""
     from sagan_cli.engine.runtime import pick_device
 

@@ -12,7 +12,7 @@ from sagan_cli import console
 from sagan_cli.commands import attention
 from sagan_cli.commands.attention_output import ANIMATIONS, KINDS, NUMBERS, encoded, kind_of
 from sagan_cli.commands.outputs import refuse_existing
-from sagan_cli.commands.sample import LAST_SEED, _label, _requests, parse_seeds
+from sagan_cli.commands.sample import LAST_SEED, label_of, parse_seeds, requests_of
 from sagan_cli.commands.targets import find_checkpoint
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.files import write_atomic
@@ -129,7 +129,7 @@ def visualize_attn(
         else:
             if class_ == "all" and n is None and pair.sampler.class_names:
                 count = len(pair.sampler.class_names)
-            shown = attention.Drawn(_requests(pair.sampler, count, seed or 0, listed, class_)[0])
+            shown = attention.Drawn(requests_of(pair.sampler, count, seed or 0, listed, class_)[0])
         if target is None:
             console.note(f"looking at {checkpoint.parent.parent}, step {pair.sampler.facts.step}")
         scenes = []
@@ -203,6 +203,6 @@ def _own(image: Path, most: int, fit: str | None, class_: str | None, checkpoint
     spec, names = pair.sampler.spec, pair.sampler.class_names
     if class_ is not None and not names:
         raise UsageError(f"--class {class_}: this model has no classes")
-    label = None if class_ is None else _label(class_, names)
+    label = None if class_ is None else label_of(class_, names)
     pictures, files = read_pictures(image, most, spec, fit or fit_of(checkpoint, spec))
     return attention.Own(pictures, files, label)

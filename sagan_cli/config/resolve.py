@@ -1,4 +1,4 @@
-"""Where each setting's value comes from: flag or --set > SAGAN_* > --config > --preset > default."""
+"""Where each setting's value comes from: flag or --set > SAGAN_* > --config > --system > --preset > default."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sagan_cli.config import systems
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, Config, Setting, build
 from sagan_cli.errors import UsageError, closest
@@ -38,6 +39,7 @@ def resolve(
     environ: Mapping[str, str],
     file: Path | None,
     preset: str | None,
+    system: str | None = None,
     kimg: float | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> Resolved:
@@ -49,6 +51,7 @@ def resolve(
         environ: the process environment; only SAGAN_* names of settings are read.
         file: a TOML file with the tables data, model, train and run.
         preset: a name of PRESETS, recorded with its own source.
+        system: a name of SYSTEMS, stronger than the preset: what a publication fixes, whatever the scale.
         kimg: the total as thousands of real pictures that D sees per generator update, instead of steps.
         base: values of the run that is being resumed; they stand where --preset would.
 
@@ -60,6 +63,8 @@ def resolve(
         layers.append(_checked(base, lambda key: RESUMED))
     elif preset is not None:
         layers.append(_checked(_preset(preset), lambda key: f"preset {preset}"))
+    if system is not None:
+        layers.append(_checked(systems.find(system).settings, lambda key: systems.PREFIX + system))
     if file is not None:
         layers.append(_checked(_read(file), lambda key: f"{file}", where=str(file)))
     layers.append(_environment(environ))

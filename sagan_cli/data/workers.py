@@ -40,6 +40,7 @@ def read_in_processes(
         raise PluginError(f"the data set cannot be pickled, which packing in parallel needs: {e}") from e
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(pickled, stop))
     waiting: deque[tuple[int, Future[Chunk]]] = deque()
     todo = iter(ranges)
@@ -54,6 +55,10 @@ def read_in_processes(
             first, future = waiting.popleft()
             yield future.result()
     except BrokenProcessPool as e:
+        # The pool now ends the rest with SIGTERM, which they leave to their parent, and waits: one that is just sending
+        # pictures to nobody would keep it waiting for ever.
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
         raise SaganError(
             f"packing stopped: a worker process died near {name_of(dataset, first)}, killed from outside or for want "
             "of memory: free some and run the same command again"

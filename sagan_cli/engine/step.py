@@ -62,12 +62,17 @@ def discriminator_step(
     advance_spectral_norms(players.discriminator)
     with torch.no_grad(), runtime.autocast():
         fake = players.generator(z, y_fake)
-    # One forward pass over both halves: D sees one weight, and no second pass disturbs the first one's graph.
-    both = torch.cat([x, fake.to(x.dtype)]).contiguous(memory_format=torch.channels_last)
-    labels = None if y_real is None or y_fake is None else torch.cat([y_real, y_fake])
-    with runtime.autocast():
-        logits = players.discriminator(both, labels)
-    on_real, on_fake = logits.float().split([len(x), len(z)])
+    fake = fake.to(x.dtype)
+    if getattr(players.discriminator, "batches_apart", False):
+        # Batch norm in D, as its authors use it: real and fake pictures have statistics of their own.
+        with runtime.autocast():
+            on_real, on_fake = (players.discriminator(*half).float() for half in ((x, y_real), (fake, y_fake)))
+    else:
+        # One forward pass over both halves: D sees one weight, and no second pass disturbs the first one's graph.
+        both = torch.cat([x, fake]).contiguous(memory_format=torch.channels_last)
+        labels = None if y_real is None or y_fake is None else torch.cat([y_real, y_fake])
+        with runtime.autocast():
+            on_real, on_fake = players.discriminator(both, labels).float().split([len(x), len(z)])
     loss = objective.loss.discriminator(on_real, on_fake)
     if objective.gp:
         loss = loss + objective.gp * gradient_penalty(players.discriminator, x, fake, y_real, mixture)

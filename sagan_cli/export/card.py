@@ -14,12 +14,15 @@ from sagan_cli.export.subject import Check, Subject
 
 _COLOURS = {1: "grey", 3: "colour", 4: "colour and transparency"}
 _RECIPE = (
+    ("train.loss", "loss"), ("train.gp", "gradient penalty"), ("train.r1", "R1"), ("train.clip", "clipping"),
+    ("model.spectral_norm", "spectral norm in"), ("train.decay_steps", "learning rates fall to 0 at step"),
     ("train.steps", "steps"), ("train.batch", "batch"), ("train.d_steps", "updates of D a step"),
     ("train.g_lr", "learning rate of G"), ("train.d_lr", "learning rate of D"), ("train.beta1", "Adam beta 1"),
     ("train.beta2", "Adam beta 2"), ("train.ema", "decay of the moving average"), ("train.seed", "seed"),
     ("data.split", "split"), ("data.fit", "fit"), ("data.flip", "mirrored"),
 )  # fmt: skip
 """What of a run's configuration makes the weights, and what to call it."""
+_UNUSED_AT_0 = ("train.gp", "train.r1", "train.clip", "train.decay_steps")
 NOT_MEASURED = "Not measured. `sagan eval-fid` measures it, and the next export says so."
 
 
@@ -133,6 +136,11 @@ def _model_rows(subject: Subject) -> list[tuple[str, str]]:
 
 def _data(subject: Subject) -> str:
     data = subject.data
+    if imported := (subject.run or {}).get("imported"):
+        return (
+            f"Not known: the weights were imported from `{_line(imported['file'])}` of {_line(imported['project'])} "
+            f"(sha256 `{_line(imported['sha256'])}`)."
+        )
     return (
         f"{data['count']:,} pictures of **{_data_name(subject)}**, fitted to the size above; sha256 of what training "
         f"saw: `{data['digest']}`."
@@ -142,18 +150,20 @@ def _data(subject: Subject) -> str:
 def _recipe(run: Mapping[str, Any] | None) -> str:
     if run is None:
         return "Not known: it was exported from a checkpoint or file outside its run."
+    if run.get("imported"):
+        return "Not known: the weights were trained elsewhere and imported."
     config = run.get("config", {})
     rows = []
     for key, name in _RECIPE:
         section, _, field = key.partition(".")
-        if (value := config.get(section, {}).get(field)) is not None:
+        value = config.get(section, {}).get(field)
+        if value is not None and not (key in _UNUSED_AT_0 and value == 0):
             rows.append((name, _line("yes" if value is True else "no" if value is False else value)))
     machine = run.get("machine", {})
     rows += [(k, _line(machine[k])) for k in ("device", "precision", "processes") if machine.get(k) is not None]
     presets = {s.removeprefix("preset ") for s in run.get("sources", {}).values() if str(s).startswith("preset ")}
     rows += [("preset", _line(name)) for name in sorted(presets)]
-    return "Hinge loss, Adam with two learning rates, spectral norm in both networks as the architecture has it.\n\n" \
-        + _table(("", ""), rows)  # fmt: skip
+    return "Adam; losses and penalties as in the table.\n\n" + _table(("", ""), rows)
 
 
 def _scores(scores: Sequence[Mapping[str, Any]]) -> str:

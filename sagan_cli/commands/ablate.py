@@ -1,0 +1,249 @@
+"""`sagan ablate`: does attention pay? Twins trained alike, measured alike, and held against each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sagan_cli import __version__, console, registry
+from sagan_cli.commands import ablate_output
+from sagan_cli.commands.ablate_plan import show_plan
+from sagan_cli.commands.signals import stop_signals
+from sagan_cli.commands.train import PRESET_HELP, anchored, interruptible, preset_for
+from sagan_cli.config.resolve import Resolved, resolve
+from sagan_cli.config.schema import SETTINGS
+from sagan_cli.config.variants import parse_variants, placed
+from sagan_cli.errors import UsageError
+from sagan_cli.files import write_atomic
+from sagan_cli.runs import RUNS, Run
+
+if TYPE_CHECKING:
+    from sagan_cli.data.opening import Opened
+    from sagan_cli.engine.ablation import Twin
+    from sagan_cli.engine.jobs import Job
+    from sagan_cli.engine.runtime import Runtime
+
+OWN = ("model.attn_at", "model.attention")
+"""Settings that are the variants' own."""
+NO_EXTRACTOR = "none"
+
+
+def _flag(key: str, text: str | None = None) -> Any:
+    s = SETTINGS[key]
+    return typer.Option(f"--{s.flag}", help=text or s.help, metavar=s.metavar, rich_help_panel="As for sagan train")
+
+
+def ablate(
+    attn: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Twins: none; a side, as 16; several, as 8+16; residual, the control of as many weights; "
+            "KIND@SIDE, as paper@16 or nonlocal@16; KIND alone stands at the default place.",
+        ),
+    ] = "none,residual,official",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each, counted from train.seed (0).")] = 3,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of each run; default the preset's.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default runs/ablation-<data>-<arch><size>.")] = None,
+    n: Annotated[int, typer.Option("-n", "--count", min=2, help="Pictures that each run is measured on.")] = 510,
+    extractor: Annotated[
+        str, typer.Option(metavar="NAME", help="For FID, as in eval-fid; none leaves FID out.")
+    ] = "classifier",
+    data: Annotated[str | None, _flag("data.source")] = None,
+    size: Annotated[str | None, _flag("data.size")] = None,
+    width: Annotated[int | None, _flag("model.base_width")] = None,
+    batch: Annotated[int | None, _flag("train.batch")] = None,
+    device: Annotated[str | None, _flag("train.device")] = None,
+    preset: Annotated[
+        str, typer.Option(help=PRESET_HELP, metavar="NAME", rich_help_panel="As for sagan train")
+    ] = "auto",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="section.key=value; repeats.", metavar="KEY=VALUE", rich_help_panel="As for sagan train"
+        ),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the twins, parameters and time; train nothing.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+) -> None:
+    """Train twins with and without attention, measure them alike, and say whether it pays.
+
+    The same command again goes on where it stopped. Writes ablation.json, ablation.md and ablation.png.
+
+    Examples:
+
+      sagan ablate --attn none,residual,8,16 --seeds 3 --steps 2000
+
+      sagan ablate --data ./animals --size 64 --attn none,32,paper@32 --plan
+    """
+    console.set_quiet(quiet)
+    flags = {
+        "train.steps": steps, "data.source": data, "data.size": size, "model.base_width": width, "train.batch": batch,
+        "train.device": device,
+    }  # fmt: skip
+    layers: dict[str, Any] = {
+        "flags": {key: value for key, value in flags.items() if value is not None},
+        "sets": set_ or [], "environ": os.environ, "file": None,
+    }  # fmt: skip
+    wanted = parse_variants(attn)
+    resolved = _common(resolve(**layers, preset=None if preset == "auto" else preset))
+    from sagan_cli.data.opening import open_data
+
+    registry.find("architectures", resolved.config.model.arch)
+    opened = open_data(resolved.config)
+    wanted = placed(wanted, opened.form.height, opened.form.width)
+    if preset == "auto":
+        resolved = _common(resolve(**layers, preset=preset_for(resolved.config.train.device)))
+    resolved = anchored(resolved)
+    if out is not None and (out / "run.json").exists():
+        raise UsageError(f"--out {out}: is a single run; name a directory for all of them")
+
+    from sagan_cli.engine.ablation import Twin, require_goes_on
+    from sagan_cli.engine.extractors import NAMES
+    from sagan_cli.engine.jobs import label
+    from sagan_cli.engine.runtime import open_runtime
+
+    if extractor not in (NO_EXTRACTOR, *NAMES):
+        raise UsageError(f"--extractor {extractor}: choose {NO_EXTRACTOR}, {', '.join(NAMES)}")
+    folder = out or RUNS / f"ablation-{label(resolved.config, opened)}"
+    # Seed by seed, so that what is there after an interruption is paired.
+    first = resolved.config.train.seed
+    twins = [Twin(variant, seed) for seed in range(first, first + seeds) for variant in wanted]
+    for twin in twins:
+        require_goes_on(twin.resolved(resolved), twin.folder(folder))
+    cfg = resolved.config.train
+    with stop_signals() as stopping, open_runtime(cfg.device, cfg.precision) as runtime:
+        if plan:
+            show_plan(resolved, opened, twins, folder, runtime, json_)
+            return
+        result = _run(resolved, opened, twins, folder, runtime, stopping, n, extractor)
+    for verdict in result["verdicts"]:
+        console.note(verdict["sentence"])
+    if not result["verdicts"]:
+        console.note("no verdict: add none to --attn, which the others are held against")
+    if json_:
+        console.emit_json(result)
+    else:
+        console.result(ablate_output.table(result["variants"]))
+    console.note(f"written: {folder}/ablation.md, ablation.json, ablation.png")
+
+
+def _common(resolved: Resolved) -> Resolved:
+    """The settings of all twins; those that are a twin's own are refused where a user set them, and left open."""
+    for key in OWN:
+        source = resolved.sources[key]
+        if source != "default" and not source.startswith("preset"):
+            raise UsageError(f"{source} {key}: here --attn says it; write KIND@SIDE, as in paper@16")
+    model = replace(resolved.config.model, attn_at="none", attention=SETTINGS["model.attention"].default)
+    return replace(resolved, config=replace(resolved.config, model=model))
+
+
+def _run(
+    resolved: Resolved,
+    opened: Opened,
+    twins: list[Twin],
+    folder: Path,
+    runtime: Runtime,
+    stopping: list[int],
+    n: int,
+    extractor: str,
+) -> dict[str, Any]:
+    """Train and measure what is missing; the result is written whenever a seed is complete."""
+    from sagan_cli.engine.ablation import train_twin
+    from sagan_cli.engine.jobs import open_job
+    from sagan_cli.engine.scoring import Room
+    from sagan_cli.engine.twin_measures import Yardstick
+
+    progress = interruptible(stopping)
+    shared = open_job(resolved.config, opened, progress, console.note)
+    # Measured as `sagan eval-fid` measures, whatever the precision of training.
+    room = Room(replace(runtime, precision="fp32"), progress, console.note, _once(console.warn))
+    yardstick = Yardstick(shared, n, None if extractor == NO_EXTRACTOR else extractor, room)
+    rows: list[dict[str, Any]] = []
+    result: dict[str, Any] = {}
+    for place, twin in enumerate(twins, start=1):
+        own, path = twin.resolved(resolved), twin.folder(folder)
+        job = twin.job(shared, own.config)
+        display = console.TrainingDisplay()
+        console.note(f"twin {place}/{len(twins)}: {path}")
+        try:
+            outcome = train_twin(own, job, path, runtime, display, lambda: bool(stopping))
+        finally:
+            display.close()
+        if stopping or (outcome and not outcome.finished):
+            console.note("stopped; the same command goes on")
+            raise typer.Exit(128 + stopping[0])
+        rows.append(_measured(twin, job, Run(path), yardstick))
+        if place == len(twins) or twins[place].seed != twin.seed:
+            result = _write(resolved, job, twins, rows, folder, yardstick.n, extractor)
+    return result
+
+
+def _measured(twin: Twin, job: Job, run: Run, yardstick: Any) -> dict[str, Any]:
+    """The row of one run."""
+    from sagan_cli.engine.ablation import parameters
+    from sagan_cli.engine.twin_measures import measure, speed
+
+    found = measure(run, yardstick)
+    g, d = parameters(job.config.model.arch, job.spec)
+    values = {**found["values"], "images_per_second": speed(run)}
+    structure = values.get("structure")
+    return {
+        "variant": twin.variant.name, "attention": twin.variant.attention, "sides": list(twin.variant.sides or ()),
+        "seed": twin.seed, "run": str(run.path), "step": found["step"], "checkpoint_sha256": found["checkpoint_sha256"],
+        "n": found["n"], "g_parameters": g, "d_parameters": d, "values": values, "intervals": found["intervals"],
+        **({} if structure is None else {"structure_hits": round(structure * found["n"])}),
+        "gamma": found["gamma"], "strength": found["strength"],
+    }  # fmt: skip
+
+
+def _write(
+    resolved: Resolved, job: Job, twins: list[Twin], rows: list[dict[str, Any]], folder: Path, n: int, extractor: str
+) -> dict[str, Any]:
+    """ablation.json, ablation.md and ablation.png of the seeds that are complete."""
+    from sagan_cli.explain.curves import curves
+    from sagan_cli.explain.raster import png
+
+    cfg = resolved.config.train
+    names = list(dict.fromkeys(t.variant.name for t in twins))
+    variants = ablate_output.summary(names, rows)
+    result: dict[str, Any] = {
+        "kind": "ablation", "format": 1, "sagan": __version__, "command": shlex.join(["sagan", *sys.argv[1:]]),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"), "data": resolved.config.data.source,
+        "data_digest": job.pack.digest, "size": f"{job.spec.height}x{job.spec.width}", "steps": cfg.steps,
+        "batch": cfg.batch, "base_width": job.spec.base_width, "n": n, "extractor": extractor,
+        "seeds": list(dict.fromkeys(r["seed"] for r in rows)), "seeds_wanted": len({t.seed for t in twins}),
+        "variants": variants, "runs": rows, "verdicts": ablate_output.verdicts(variants, rows),
+    }  # fmt: skip
+    write_atomic(folder / "ablation.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(folder / "ablation.md", ablate_output.document(result).encode())
+    lines = [
+        f"{result['data']} at {result['size']}, {cfg.steps} steps of {cfg.batch}, {n} pictures of each run; "
+        "a dot is a seed, the tick their mean"
+    ]
+    drawing = curves(ablate_output.panels(variants, rows), title="Does attention pay?", lines=lines)
+    about = {k: result[k] for k in ("command", "data", "data_digest", "size", "steps", "seeds")}
+    write_atomic(folder / "ablation.png", png(drawing, about, scale=2))
+    return result
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same sentence only the first time: every run is measured alike."""
+    said: set[str] = set()
+
+    def first(message: str) -> None:
+        if message not in said:
+            said.add(message)
+            say(message)
+
+    return first

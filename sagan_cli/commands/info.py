@@ -1,0 +1,231 @@
+"""`sagan info`: what a run or checkpoint is, which systems there are, and the singular values of trained weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sagan_cli import console, records
+from sagan_cli.commands.tables import table
+from sagan_cli.commands.targets import find_checkpoint, run_of
+from sagan_cli.config.resolve import flatten
+from sagan_cli.config.schema import ModelConfig
+from sagan_cli.config.systems import SYSTEMS, departures, named_in
+from sagan_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sagan_cli.engine.checkpoint import Facts
+    from sagan_cli.engine.spectra import Spectrum
+
+SCHEMA_VERSION = 1
+HEADINGS = ("NETWORK", "LAYER", "SHAPE", "NORM", "SIGMA", "ESTIMATE", "RATIO")
+OBJECTIVE = (
+    "loss", "gp", "r1", "clip", "d_steps", "d_lr", "g_lr", "decay_steps", "beta1", "beta2", "ema", "batch", "steps",
+    "seed",
+)  # fmt: skip
+"""Settings of `[train]` that say what was optimised, and how."""
+
+
+def info(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN|CHECKPOINT",
+            help="A run (its newest checkpoint), RUN/best or a checkpoint; default the newest run.",
+        ),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="The published systems: what each is, its source, how to run it.")
+    ] = False,
+    spectra: Annotated[
+        bool,
+        typer.Option(
+            "--spectra", help="The largest singular value of each trained weight, beside spectral norm's estimate."
+        ),
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+) -> None:
+    """Tell what a run is; list the published systems.
+
+    Examples:
+
+      sagan info
+
+      sagan info --list
+
+      sagan info --spectra runs/001-quadrupeds-sagan32
+    """
+    console.set_quiet(quiet)
+    if list_:
+        if target is not None or spectra:
+            raise UsageError("--list is about no run: leave out the target and --spectra")
+        _list(json_)
+        return
+    found = find_checkpoint(target)
+    if spectra:
+        _spectra(found, json_)
+    else:
+        _overview(found, json_)
+
+
+def _list(json_: bool) -> None:
+    """The systems on stdout: JSON, tabs for a pipe, paragraphs for the eye."""
+    rows = list(SYSTEMS.values())
+    if json_:
+        facts = [{**asdict(row), "settings": dict(row.settings), "command": row.command} for row in rows]
+        console.emit_json({"schema_version": SCHEMA_VERSION, "systems": facts})
+    elif console.result_on_screen():
+        width = max(map(len, SYSTEMS))
+        blank = " " * width
+        for row in rows:
+            console.result(f"{row.name:<{width}}  {row.about}\n{blank}  {row.source}\n{blank}  {row.command}\n")
+    else:
+        heading = ("NAME", "WHAT IT IS", "SOURCE", "COMMAND")
+        console.result(table([heading, *((row.name, row.about, row.source, row.command) for row in rows)]))
+
+
+def _overview(found: Path, json_: bool) -> None:
+    """Everything that a checkpoint and its run say of themselves."""
+    from sagan_cli.engine import checkpoint
+    from sagan_cli.engine.anatomy import anatomy
+
+    stored = checkpoint.read_facts(found)
+    facts = _model(stored)
+    for letter, parts in zip("gd", anatomy(stored.arch, stored.spec), strict=True):
+        facts |= {f"{letter}_parameters": parts.parameters, f"{letter}_attention": list(parts.attention)}
+    facts |= _run(found)
+    if json_:
+        console.emit_json({"schema_version": SCHEMA_VERSION, **facts})
+    else:
+        width = 2 + max(len(name) for name, _ in _lines(facts))
+        console.result("\n".join(f"{name:<{width}}{text}" for name, text in _lines(facts)))
+
+
+def _model(stored: Facts) -> dict[str, Any]:
+    spec = stored.spec
+    return {
+        "checkpoint": str(stored.path), "step": stored.step, "arch": stored.arch, "package": stored.arch_package,
+        "height": spec.height, "width": spec.width, "channels": spec.channels, "base_width": spec.base_width,
+        "latent": spec.latent, "classes": list(stored.class_names), "num_classes": spec.num_classes,
+        "attn_at": list(spec.attn_at), "options": dict(spec.options),
+        "data": stored.data.get("source"), "pictures": stored.data.get("count"),
+        "data_digest": stored.data.get("digest"),
+    }  # fmt: skip
+
+
+def _run(found: Path) -> dict[str, Any]:
+    """What the run's own files add; all of it None or empty for a checkpoint that was copied away."""
+    run = run_of(found)
+    empty: dict[str, Any] = {
+        "run": None, "status": None, "system": None, "departures": [], "objective": {}, "gammas": {}, "best": None,
+        "scores": [],
+    }  # fmt: skip
+    if run is None:
+        return empty
+    record, metrics = run.read(), run.metrics()
+    config = flatten(record["config"])
+    system = named_in(record.get("sources", {}))
+    step = int(found.resolve().name)
+    last: dict[str, Any] = next((m for m in reversed(metrics) if "d_loss" in m and m["step"] <= step), {})
+    scores = [m for m in metrics if records.is_record(m) and m.get("step") == step]
+    return empty | {
+        "run": str(run.path), "status": record.get("status"), "system": system,
+        "departures": departures(system, config) if system else [],
+        "objective": {name: config[f"train.{name}"] for name in OBJECTIVE if f"train.{name}" in config},
+        "gammas": {name: value for name, value in last.items() if name.startswith("gamma_")},
+        "best": record.get("best"),
+        "scores": [{k: m.get(k) for k in ("values", "protocol", "n_fake", "extractor", "time")} for m in scores],
+    }  # fmt: skip
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts for the eye."""
+    goal = facts["objective"]
+    of = f" of {goal['steps']:,}" if goal else ""
+    lines = [("checkpoint", f"{facts['checkpoint']}: step {facts['step']:,}{of}")]
+    if facts["run"]:
+        lines.append(("run", f"{facts['run']}: {facts['status']}"))
+    if facts["system"]:
+        changed = f", but for {', '.join(facts['departures'])}" if facts["departures"] else ""
+        lines.append(("system", facts["system"] + changed))
+    options = "".join(f", {name} {value}" for name, value in facts["options"].items())
+    lines += [
+        ("model", f"{facts['arch']} of {facts['package']}{options}"),
+        ("pictures", f"{facts['height']}x{facts['width']}x{facts['channels']}, {_classes(facts)}"),
+        ("width", f"{facts['base_width']}, latent {facts['latent']}"),
+        ("attention", _attention(facts)),
+        ("parameters", f"G {facts['g_parameters']:,}  D {facts['d_parameters']:,}"),
+    ]
+    if goal:
+        extras = "".join(f", {name} {goal[name]:g}" for name in ("gp", "r1", "clip") if goal[name])
+        lines += [
+            ("loss", goal["loss"] + extras),
+            ("training", f"D {goal['d_lr']:g} x {goal['d_steps']}, G {goal['g_lr']:g}, "
+             f"Adam {goal['beta1']:g} {goal['beta2']:g}, batch {goal['batch']}, EMA {goal['ema']:g}"),
+        ]  # fmt: skip
+    lines.append(("data", f"{facts['data']}: {facts['pictures']} pictures"))
+    if best := facts["best"]:
+        lines.append(("best score", f"fid {best['fid']:.4f} at step {best['step']:,}, while training, "
+                      f"{best['n_fake']} pictures, {best['extractor']}"))  # fmt: skip
+    for score in facts["scores"]:
+        values = ", ".join(f"{name} {records.shown(name, value)}" for name, value in score["values"].items())
+        lines.append(("score", f"{values} of {score['n_fake']} pictures, {score['protocol'] or 'no protocol'}"))
+    if not facts["best"] and not facts["scores"]:
+        lines.append(("best score", "none yet; sagan eval-fid makes one"))
+    return lines
+
+
+def _classes(facts: dict[str, Any]) -> str:
+    names = facts["classes"]
+    if not facts["num_classes"]:
+        return "no classes"
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{facts['num_classes']} classes" + (f": {shown}" if names else "")
+
+
+def _attention(facts: dict[str, Any]) -> str:
+    """`official, G at 32, D at 32, gamma G32 0.1, D32 -0.2`; the control shows by its name, having no maps."""
+    if not facts["attn_at"]:
+        return "none"
+    usual = ModelConfig().attention if facts["arch"] == "sagan" else "the architecture's own"
+    kind = facts["options"].get("attention", usual)
+    layers = {letter: ", ".join(facts[f"{letter.lower()}_attention"]) for letter in "GD"}
+    places = "".join(f", {letter} at {sides}" for letter, sides in layers.items() if sides)
+    if not places:
+        places = f", at {', '.join(map(str, facts['attn_at']))}"
+    gammas = (f"{name.removeprefix('gamma_').upper()} {value:.4g}" for name, value in facts["gammas"].items())
+    return f"{kind}{places}" + (f"; gamma {', '.join(gammas)}" if facts["gammas"] else "")
+
+
+def _spectra(found: Path, json_: bool) -> None:
+    """Each weight of both networks with its largest singular value."""
+    from sagan_cli.engine import spectra
+
+    networks = dict(zip("GD", spectra.open_networks(found), strict=True))
+    rows: list[Spectrum] = []
+    with console.progress("singular values", sum(map(spectra.count, networks.values()))) as tick:
+        for letter, network in networks.items():
+            rows += spectra.spectra(network, letter, partial(_further, tick, len(rows)))
+    if json_:
+        layers = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        console.emit_json({"schema_version": SCHEMA_VERSION, "checkpoint": str(found), "layers": layers})
+    else:
+        console.result(table([HEADINGS, *map(_row, rows)]))
+    for letter in networks:
+        if not any(row.network == letter and row.estimate is not None for row in rows):
+            console.note(f"{letter}: no spectral norm that this command knows")
+
+
+def _further(tick: console.Tick, before: int, done: int) -> None:
+    tick(before + done)
+
+
+def _row(row: Spectrum) -> tuple[str, ...]:
+    shape = "x".join(map(str, row.shape))
+    estimate, ratio = (("-" if value is None else f"{value:.6g}") for value in (row.estimate, row.ratio))
+    return row.network, row.layer or ".", shape, row.norm, f"{row.sigma:.6g}", estimate, ratio

@@ -1,0 +1,177 @@
+"""The largest singular value of every weight of a checkpoint's networks, beside the estimate that training used.
+
+Spectral norm divides a weight W by sigma = u^T W v, where u and v follow W's leading singular vectors by one power
+iteration per update (Miyato et al. 2018, section 2.1 and algorithm 1). How good that is, is seen by computing the
+singular values themselves, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from sagan_cli.engine import checkpoint, networks
+from sagan_cli.errors import SaganError
+from sagan_cli.model.layers import SpectralNormed
+from sagan_cli.ops.spectral_norm import as_matrix
+
+OURS, TORCH, PLUGIN, OTHER, NONE = "sagan", "torch", "own", "other", "none"
+"""Whose spectral norm a layer has: this package's, PyTorch's (either of its two), an architecture's own; `other` is a
+parametrisation that is no spectral norm, whose outcome is looked at; `none` is a plain weight."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """One weight, seen as the matrix that its spectral norm takes it for."""
+
+    network: str
+    """`G` or `D`."""
+    layer: str
+    """Name of the module within its network."""
+    shape: tuple[int, ...]
+    norm: str
+    """`OURS`, `TORCH`, `PLUGIN`, `OTHER` or `NONE`."""
+    sigma: float
+    """The largest singular value of the stored weight, before it is divided by anything."""
+    estimate: float | None
+    """u^T W v, by which the network divides; None without spectral norm."""
+
+    @property
+    def ratio(self) -> float | None:
+        """sigma / estimate: the largest singular value of the weight as it is used, 1 where the estimate is exact.
+
+        None without an estimate, or where it is 0.
+        """
+        return self.sigma / self.estimate if self.estimate else None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A weight as a matrix (O, rest), and its leading singular vectors as the layer believes them."""
+
+    norm: str
+    weight: Tensor
+    matrix: Tensor
+    u: Tensor | None = None
+    v: Tensor | None = None
+
+
+def open_networks(path: Path) -> tuple[nn.Module, nn.Module]:
+    """G and D of a checkpoint directory as they were trained, not averaged, on the CPU.
+
+    Raises:
+        CheckpointError: damaged, of another format, or of an architecture that is not there.
+    """
+    facts = checkpoint.read_facts(path)
+    with torch.random.fork_rng(devices=[]):
+        pair = networks.build(facts.arch, facts.spec)
+    files = (("generator", checkpoint.MODEL), ("discriminator", checkpoint.STATE))
+    for network, (name, file) in zip(pair, files, strict=True):
+        checkpoint.load_module(network, checkpoint.load_tensors(facts, file, (name,)), name, path)
+        network.eval().requires_grad_(False)  # not `sample.ready`, which folds the spectral norms away
+    return pair
+
+
+def count(network: nn.Module) -> int:
+    """How many layers `spectra` will list: for a progress display."""
+    return sum(1 for _ in _layers(network))
+
+
+@torch.no_grad()
+def spectra(network: nn.Module, letter: str, tick: Callable[[int], object] = lambda _: None) -> list[Spectrum]:
+    """Every module's `weight` of two dimensions or more, in the order in which the network declares them.
+
+    The gains and biases of norms are not among them; neither is a weight of another name than PyTorch's layers use.
+
+    Raises:
+        SaganError: a weight holds a number that is not finite.
+    """
+    found = []
+    for name, layer in _layers(network):
+        if not torch.isfinite(layer.matrix).all():
+            raise SaganError(f"{letter} {name}: a weight is not a number: training diverged; use an earlier checkpoint")
+        estimate = None
+        if layer.u is not None and layer.v is not None:
+            estimate = float(layer.u.double() @ (layer.matrix.double() @ layer.v.double()))
+        sigma = float(torch.linalg.svdvals(layer.matrix.double())[0])
+        found.append(Spectrum(letter, name, tuple(layer.weight.shape), layer.norm, sigma, estimate))
+        tick(len(found))
+    return found
+
+
+def _layers(network: nn.Module) -> Iterator[tuple[str, _Found]]:
+    for name, module in network.named_modules():
+        layer = _look(module)
+        if layer is not None and layer.weight.numel():
+            yield name, layer
+
+
+@torch.no_grad()
+def _look(module: nn.Module) -> _Found | None:
+    """What kind of weight a module holds; None when it holds no matrix."""
+    if isinstance(module, SpectralNormed):
+        # A folded layer has neither u nor v, and its weight is the normalised one.
+        return _Found(
+            OURS if module.u is not None else NONE, module.weight, as_matrix(module.weight), module.u, module.v
+        )
+    if parametrize.is_parametrized(module, "weight"):
+        return _parametrized(module)
+    legacy = getattr(module, "weight_orig", None)
+    if isinstance(legacy, Tensor):
+        return _legacy(module, legacy)
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, nn.Parameter) or weight.dim() < 2:
+        return None
+    return _of_plugin(module, weight) or _Found(NONE, weight, _matrix(weight, _out_axis(module)))
+
+
+def _parametrized(module: nn.Module) -> _Found | None:
+    """torch.nn.utils.parametrizations.spectral_norm; of any other parametrisation the weight that comes out of it."""
+    steps: Any = module.parametrizations["weight"]  # type: ignore[index]  # torch types it as Tensor | Module
+    original, last = getattr(steps, "original", None), steps[-1]
+    if isinstance(original, Tensor) and len(steps) == 1 and hasattr(last, "_u") and hasattr(last, "_v"):
+        return _Found(TORCH, original, _matrix(original, last.dim), last._u, last._v)
+    weight = module.weight
+    if not isinstance(weight, Tensor) or weight.dim() < 2:
+        return None
+    return _Found(OTHER, weight, _matrix(weight, _out_axis(module)))
+
+
+def _legacy(module: nn.Module, weight: Tensor) -> _Found:
+    """torch.nn.utils.spectral_norm, the older of the two: a hook before the forward pass."""
+    hook: Any = next((h for h in module._forward_pre_hooks.values() if hasattr(h, "reshape_weight_to_matrix")), None)
+    axis = getattr(hook, "dim", _out_axis(module))
+    return _Found(TORCH, weight, _matrix(weight, axis), module.weight_u, module.weight_v)  # type: ignore[arg-type]
+
+
+def _of_plugin(module: nn.Module, weight: Tensor) -> _Found | None:
+    """A layer with vectors u and v of fitting length beside its weight: an architecture's own spectral norm.
+
+    Nothing says in which order it flattens the weight's other axes, nor which axis comes first. Singular vectors fit
+    one order and are noise to the others, so the one is taken in which u^T W v is largest.
+    """
+    u, v = getattr(module, "u", None), getattr(module, "v", None)
+    if not (isinstance(u, Tensor) and isinstance(v, Tensor)):
+        return None
+    u, v = u.flatten(), v.flatten()
+    orders = [_matrix(weight, 0), as_matrix(weight), _matrix(weight, 1)]
+    fitting = [m for m in orders if m.shape == (u.numel(), v.numel())]
+    if not fitting:
+        return None
+    return _Found(PLUGIN, weight, max(fitting, key=lambda m: float((u @ (m @ v)).abs())), u, v)
+
+
+def _matrix(weight: Tensor, axis: int) -> Tensor:
+    """The axis of the outputs first, all others flattened behind it, as PyTorch's spectral norm does."""
+    return weight.movedim(axis, 0).flatten(1)
+
+
+def _out_axis(module: nn.Module) -> int:
+    """Where a layer's outputs are counted: transposed convolutions put their inputs first."""
+    return 1 if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)) else 0

@@ -1,0 +1,1 @@
+"""Generators that other projects trained: read from their files, mapped onto networks of this package, kept as runs."""

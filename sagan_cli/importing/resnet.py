@@ -1,0 +1,186 @@
+"""Residual generators of other projects onto `sagan` and `sagan-cifar`, which have their layers under other names.
+
+One conversion, told by a `Naming` how a project calls and stores what: blocks of conditional batch norm, 3x3, norm, 3x3
+and a learned 1x1 shortcut; attention as in the authors' release; a norm, a 3x3 and tanh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.geometry import MIN_STAGES, geometry
+from sagan_cli.importing import folding, norms, spectral
+from sagan_cli.importing.converted import Converted
+from sagan_cli.importing.foreign import Foreign
+from sagan_cli.importing.norms import Norm
+from sagan_cli.importing.spectral import Normed
+from sagan_cli.model.sagan import MAX_MULTIPLIER
+
+CIFAR_MULTIPLIER = 4
+"""`sagan-cifar` has 4 `base_width` channels on every map."""
+
+
+class Spectral(Protocol):
+    """Reads one spectrally normalised layer."""
+
+    def __call__(self, foreign: Foreign, name: str, shape: tuple[int, ...], *, bias: bool) -> Normed: ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands where in one file."""
+
+    blocks: tuple[str, ...]
+    """Prefix of each block, from the start grid up."""
+    attention: Mapping[int, str]
+    """Number of blocks before it -> prefix of an attention block."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a project calls and stores the parts of its generator."""
+
+    linear: str
+    block: Mapping[str, str]
+    """Our conv0, conv1, shortcut, norm0, norm1 -> theirs, behind a block's prefix."""
+    attention: Mapping[str, str]
+    """Our query, key, value, output, gamma -> theirs, behind its prefix."""
+    attention_bias: bool
+    last_norm: str
+    to_image: str
+    weight: str
+    """The stored weight behind a layer's name: `weight` or `weight_orig`."""
+    layout: Callable[[Foreign], Layout]
+    classes: Callable[[Foreign, str], int]
+    """(file, prefix of the first norm of a block) -> classes; 0 for none."""
+    spectral: Spectral
+    norm: Callable[[Foreign, str, int, int], Norm]
+    """(file, prefix, classes, channels) -> a block's norm."""
+    final_norm: Callable[[Foreign, str, int], Norm]
+
+
+def convert(foreign: Foreign, naming: Naming) -> Converted:
+    """The architecture, specification and tensors of ours that are the same function in evaluation.
+
+    Raises:
+        CheckpointError: a tensor is missing, too many or of another shape, or the network is none that we have.
+    """
+    layout = naming.layout(foreign)
+    widths = _widths(foreign, naming, layout)
+    arch, spec = _recognised(foreign, naming, layout, widths)
+    state: dict[str, Tensor] = {}
+    state |= spectral.ours("linear", _linear(foreign, naming, spec, widths[0]))
+    carried = torch.zeros(widths[0], dtype=torch.float64)
+    """What the attention before a block leaves for it to add to every position."""
+    for i, (inner, outer) in enumerate(pairwise(widths)):
+        prefix = layout.blocks[i]
+
+        def conv(part: str, o: int, c: int, side: int, prefix: str = prefix) -> Normed:
+            return naming.spectral(foreign, prefix + naming.block[part], (o, c, side, side), bias=True)
+
+        def norm(part: str, channels: int, prefix: str = prefix) -> Norm:
+            return naming.norm(foreign, prefix + naming.block[part], spec.num_classes, channels)
+
+        norm0, shortcut, conv1 = norm("norm0", inner), conv("shortcut", outer, inner, 1), conv("conv1", outer, outer, 3)
+        norm0 = replace(norm0, mean=norm0.mean - carried)
+        shortcut = _shifted(shortcut, shortcut.bar().flatten(1) @ carried)
+        carried = torch.zeros(outer, dtype=torch.float64)
+        if i + 1 in layout.attention:
+            side = f"attention.{4 << (i + 1)}"
+            tensors, before, carried = _attention(foreign, naming, layout.attention[i + 1], outer)
+            conv1 = _shifted(conv1, before)
+            state |= {f"{side}.{name}": tensor for name, tensor in tensors.items()}
+        own = f"blocks.{i}"
+        for part, layer in (("conv0", conv("conv0", outer, inner, 3)), ("conv1", conv1), ("shortcut", shortcut)):
+            state |= spectral.ours(f"{own}.{part}", layer)
+        state |= norms.ours(f"{own}.norm0", norm0) | norms.ours(f"{own}.norm1", norm("norm1", outer))
+    state |= norms.ours("norm", naming.final_norm(foreign, naming.last_norm, widths[-1]))
+    state |= spectral.ours("to_image", naming.spectral(foreign, naming.to_image, (3, widths[-1], 3, 3), bias=True))
+    foreign.finish()
+    return Converted(arch, spec, state)
+
+
+def _recognised(foreign: Foreign, naming: Naming, layout: Layout, widths: list[int]) -> tuple[str, ModelSpec]:
+    """Which of our architectures has these channels, and its specification."""
+    stages, weight = len(layout.blocks), f"{naming.linear}.{naming.weight}"
+    rows, latent = foreign.shape(weight, 2)
+    if rows != widths[0] * 16:
+        raise foreign.refuse(weight, f"{rows} rows do not make a 4x4 grid of {widths[0]} channels")
+    side, last = 4 << stages, widths[-1]
+    released = [last * min(MAX_MULTIPLIER, 1 << (stages - i)) for i in range(stages + 1)]
+    if widths == released:
+        arch, base = "sagan", last
+    elif len(set(widths)) == 1 and last % CIFAR_MULTIPLIER == 0:
+        arch, base = "sagan-cifar", last // CIFAR_MULTIPLIER
+    else:
+        raise foreign.refuse(
+            layout.blocks[0].rstrip("."),
+            f"from here up {_listed(widths)} channels at {side} pixels; 'sagan' has {_listed(released)}, 'sagan-cifar' "
+            "the same number on every map",
+        )
+    sides = tuple(sorted(4 << after for after in layout.attention))
+    legal = geometry(side, side).attention_sites() if stages >= MIN_STAGES else {}
+    if set(sides) - legal.keys():
+        raise foreign.refuse(layout.blocks[0].rstrip("."), f"{stages} blocks, attention at {sides}: no network of ours")
+    classes = naming.classes(foreign, layout.blocks[0] + naming.block["norm0"])
+    return arch, ModelSpec(side, side, num_classes=classes, latent=latent, base_width=base, attn_at=sides)
+
+
+def _widths(foreign: Foreign, naming: Naming, layout: Layout) -> list[int]:
+    """Channels from the start grid up, as the shortcuts say; every other tensor is checked against them."""
+    names = [f"{prefix}{naming.block['shortcut']}.{naming.weight}" for prefix in layout.blocks]
+    shapes = [foreign.shape(name, 4) for name in names]
+    return [shapes[0][1], *(shape[0] for shape in shapes)]
+
+
+def _linear(foreign: Foreign, naming: Naming, spec: ModelSpec, width: int) -> Normed:
+    """The first layer, its rows from (C, 4, 4) order to our (4, 4, C)."""
+    layer = naming.spectral(foreign, naming.linear, (width * 16, spec.latent), bias=True)
+
+    def turned(rows: Tensor) -> Tensor:
+        return rows.reshape(width, 16, -1).transpose(0, 1).reshape(rows.shape)
+
+    assert layer.bias is not None
+    return replace(layer, weight=turned(layer.weight), bias=turned(layer.bias), u=turned(layer.u))
+
+
+def _attention(
+    foreign: Foreign, naming: Naming, prefix: str, width: int
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:  # fmt: skip
+    """Our attention's tensors, and the constants to add before and behind it."""
+    inner, half = max(width // 8, 1), max(width // 2, 1)
+    shapes = {
+        "query": (inner, width), "key": (inner, width), "value": (half, width), "output": (width, half),
+    }  # fmt: skip
+    layers = {
+        part: naming.spectral(foreign, prefix + naming.attention[part], (*shape, 1, 1), bias=naming.attention_bias)
+        for part, shape in shapes.items()
+    }
+    name = prefix + naming.attention["gamma"]
+    gamma = foreign.take(name, *((1,) if foreign.dimensions(name) else ())).reshape(())
+    before = after = torch.zeros(width, dtype=torch.float64)
+    if naming.attention_bias:
+        bias = f"{prefix}{naming.attention['query']}.bias"
+        before, after = folding.constants(
+            foreign, bias, layers["query"], layers["value"], layers["output"], gamma
+        )  # fmt: skip
+    state = {"gamma": gamma}
+    for part, layer in layers.items():
+        state |= spectral.ours(part, replace(layer, bias=None))
+    return state, before, after
+
+
+def _shifted(layer: Normed, by: Tensor) -> Normed:
+    assert layer.bias is not None
+    return replace(layer, bias=layer.bias + by)
+
+
+def _listed(widths: list[int]) -> str:
+    return ", ".join(map(str, widths))

@@ -1,0 +1,149 @@
+"""DCGAN (Radford et al. 2016, arXiv 1511.06434, section 3 and figure 1), and the skeleton that the PyTorch port shares.
+
+G: z is a 1x1 map with many channels; a transposed convolution makes it the start grid, further ones of 4x4 and stride 2
+double it, each with batch norm and ReLU; the last makes the picture, by tanh. D is the mirror image, with LeakyReLU 0.2
+and batch norm in all stages but the first, and ends in a convolution over the whole start grid. No attention, no
+spectral norm, no biases beside those of batch norm, weights ~ N(0, 0.02).
+
+Channels double with each halving of the map, from `base_width` at half the picture's side: at 64 pixels, 64 is
+the PyTorch example (512 to 64), 128 the paper's figure (1024 to 128). Ours to add: other sizes than 64, which have more
+stages or fewer; classes, by conditional batch norm in G and in D a projection of the last map's sum (Miyato and Koyama
+2018). The paper's kernels are 5x5, those of its PyTorch re-implementations 4x4, which need no cropping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.geometry import geometry
+from sagan_cli.model.layers import ConditionalBatchNorm2d, Embedding, SNEmbedding
+from sagan_cli.model.places import Attention, attended, no_attention, options
+from sagan_cli.ops.precision import no_autocast, wide
+
+Layer = Callable[[int, int, tuple[int, int], int, int], nn.Module]
+"""(in, out, kernel, stride, padding) -> a convolution or a transposed one."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """In what DCGAN and its descendants differ."""
+
+    deconv: Layer
+    """Stages of G; the last, which draws the picture, is `last_deconv`."""
+    conv: Layer
+    """Stages of D; the last, which gives the logit, is `last_conv`."""
+    last_deconv: Layer
+    last_conv: Layer
+    slope: float
+    """Of D's LeakyReLU, below 0."""
+    norm_in_d: bool
+    """Batch norm in D's stages, the first excepted."""
+    spectral_g: bool = False
+    spectral_d: bool = False
+    """Whether blocks in the place of attention, and D's embedding, are spectrally normalised where they can be."""
+    attend_after: tuple[int, ...] = ()
+    """Stages that attention follows in the source, counted from 0."""
+
+
+def _conv(i: int, o: int, kernel: tuple[int, int], stride: int, padding: int) -> nn.Module:
+    return nn.Conv2d(i, o, kernel, stride, padding, bias=False)
+
+
+def _deconv(i: int, o: int, kernel: tuple[int, int], stride: int, padding: int) -> nn.Module:
+    return nn.ConvTranspose2d(i, o, kernel, stride, padding, bias=False)
+
+
+DCGAN = Style(_deconv, _conv, _deconv, _conv, slope=0.2, norm_in_d=True)
+
+
+class Generator(nn.Module):
+    """z (B, latent) ~ N(0, 1) and y (B,) class indices or None -> pictures (B, C, H, W) in [-1, 1]."""
+
+    def __init__(self, spec: ModelSpec, style: Style = DCGAN) -> None:
+        super().__init__()
+        grid = geometry(spec.height, spec.width)
+        widths = [spec.base_width << i for i in reversed(range(grid.stages))]
+        first = style.deconv(spec.latent, widths[0], (grid.start_height, grid.start_width), 1, 0)
+        self.stages = nn.ModuleList([first, *(style.deconv(i, o, (4, 4), 2, 1) for i, o in pairwise(widths))])
+        self.norms = nn.ModuleList(ConditionalBatchNorm2d(width, spec.num_classes) for width in widths)
+        sides = [max(m) for m in grid.maps()[:-1]]
+        self.attention = Attention(spec, attended(spec, sides, style.attend_after), widths, spectral=style.spectral_g)
+        self.to_image = style.last_deconv(widths[-1], spec.channels, (4, 4), 2, 1)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        h = z[:, :, None, None]
+        for n, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
+            h = self.attention.after(n)(F.relu(norm(stage(h), y)))
+        return torch.tanh(wide(self.to_image(h)))
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        return self.attention.layers()
+
+
+class Discriminator(nn.Module):
+    """Pictures (B, C, H, W) in [-1, 1] and y (B,) or None -> logits (B,)."""
+
+    def __init__(self, spec: ModelSpec, style: Style = DCGAN) -> None:
+        super().__init__()
+        grid = geometry(spec.height, spec.width)
+        widths = [spec.base_width << i for i in range(grid.stages)]
+        self.slope = style.slope
+        # Batch norm sees what it is given: real and fake pictures want batches of their own (Radford et al.'s code).
+        self.batches_apart = style.norm_in_d
+        self.stages = nn.ModuleList(style.conv(i, o, (4, 4), 2, 1) for i, o in pairwise([spec.channels, *widths]))
+        normed = widths[1:] if style.norm_in_d else []
+        self.norms = nn.ModuleList(ConditionalBatchNorm2d(width) for width in normed)
+        sides = [max(m) for m in reversed(grid.maps()[:-1])]
+        self.attention = Attention(spec, attended(spec, sides, style.attend_after), widths, spectral=style.spectral_d)
+        self.to_logit = style.last_conv(widths[-1], 1, (grid.start_height, grid.start_width), 1, 0)
+        embedding = SNEmbedding if style.spectral_d else Embedding
+        self.embed = embedding(spec.num_classes, widths[-1]) if spec.num_classes else None
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        h = x
+        for n, stage in enumerate(self.stages):
+            h = stage(h)
+            if self.norms and n:
+                h = self.norms[n - 1](h, None)
+            h = self.attention.after(n)(F.leaky_relu(h, self.slope))
+        h = wide(h)
+        with no_autocast(h):
+            logits: Tensor = self.to_logit(h).flatten()
+            if self.embed is not None:
+                assert y is not None, "a class-conditional network needs labels"
+                logits = logits + (self.embed(y) * h.sum(dim=(2, 3))).sum(1)
+        return logits
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        return self.attention.layers()
+
+
+def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
+    """The `dcgan` architecture of the registry.
+
+    Raises:
+        UsageError: a picture size that cannot be, attention, or an option: it has none of the two.
+    """
+    options(spec, "dcgan", {})
+    no_attention(spec, "dcgan")
+    pair = Generator(spec), Discriminator(spec)
+    for network in pair:
+        network.apply(_start)
+    return pair
+
+
+def _start(module: nn.Module) -> None:
+    """The paper's first weights: N(0, 0.02), and batch norm's gains N(1, 0.02) as in the authors' code."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, ConditionalBatchNorm2d):
+        nn.init.normal_(module.gain, 1.0, 0.02)

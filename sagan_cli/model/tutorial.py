@@ -1,0 +1,117 @@
+"""`sagan-tutorial`: the small SAGAN of the tutorials, an upsample-and-convolve generator and a strided discriminator.
+
+G: a linear layer to 2 `base_width` maps on twice the start grid (128 of 8x8 at width 64), then blocks of nearest
+doubling, 3x3 convolution, batch norm and ReLU; the last block halves the channels; a 3x3 convolution and tanh draw the
+picture. D: 3x3 convolutions of stride 2 with 32, 64, 128 channels and one of stride 1 with 256, each with batch norm
+but the first, LeakyReLU 0.2 and dropout 0.25; then a linear layer. Both attend on their 128-channel stage: G after its
+first block (map 16), D after its third convolution (an eighth of the picture's side). There is no spectral norm. At 32
+pixels this is the tutorials' network; larger pictures get more stages of 2 `base_width` channels.
+
+Mended: the tutorials that this goes back to call batch norm with 0.8 where it takes epsilon, or with Keras's momentum,
+which PyTorch counts the other way; here both are PyTorch's defaults. Their generator makes an attention block and never
+calls it, and their block multiplies along the wrong axes; here it is the form `port`, which theirs was to be. The
+sigmoid is not part of D but of the objective: `--loss non-saturating` is the sigmoid with binary cross-entropy, without
+its overflow. Dropout resumes to the bit. Classes are ours to add: conditional batch norm in G, a projection in D
+(Miyato and Koyama 2018).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.geometry import geometry
+from sagan_cli.model.dropout import Dropout
+from sagan_cli.model.layers import ConditionalBatchNorm2d, Embedding
+from sagan_cli.model.places import ATTENTION, Attention, attended, options
+from sagan_cli.ops.precision import no_autocast, wide
+
+SLOPE = 0.2
+DROPOUT = 0.25
+
+
+class Generator(nn.Module):
+    """z (B, latent) ~ N(0, 1) and y (B,) class indices or None -> pictures (B, C, H, W) in [-1, 1]."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        maps = geometry(spec.height, spec.width).maps()[1:]
+        self.start = maps[0]
+        widths = [2 * spec.base_width] * (len(maps) - 1) + [spec.base_width]
+        self.linear = nn.Linear(spec.latent, widths[0] * maps[0][0] * maps[0][1])
+        self.norm = ConditionalBatchNorm2d(widths[0], spec.num_classes)
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(widths))
+        self.norms = nn.ModuleList(ConditionalBatchNorm2d(width, spec.num_classes) for width in widths[1:])
+        # Stage 0 is the linear layer's map; nothing attends on the full picture.
+        places = attended(spec, [max(m) for m in maps[:-1]], published=(1,))
+        self.attention = Attention(spec, places, widths)
+        self.to_image = nn.Conv2d(widths[-1], spec.channels, 3, padding=1)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        h = self.linear(z).unflatten(1, (-1, *self.start))
+        h = self.attention.after(0)(F.relu(self.norm(h, y)))
+        for n, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True), start=1):
+            h = conv(F.interpolate(h, scale_factor=2, mode="nearest"))
+            h = self.attention.after(n)(F.relu(norm(h, y)))
+        return torch.tanh(wide(self.to_image(h)))
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        return self.attention.layers()
+
+
+class Discriminator(nn.Module):
+    """Pictures (B, C, H, W) in [-1, 1] and y (B,) or None -> logits (B,)."""
+
+    batches_apart = True
+    """Batch norm sees what it is given: real and fake pictures want batches of their own."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        grid = geometry(spec.height, spec.width)
+        width = spec.base_width
+        strided = [max(1, width * min(4, 1 << n) // 2) for n in range(grid.stages)]
+        widths = [spec.channels, *strided, 4 * width]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, 3, stride=2 if n < grid.stages else 1, padding=1)
+            for n, (i, o) in enumerate(pairwise(widths))
+        )
+        self.norms = nn.ModuleList(ConditionalBatchNorm2d(w) for w in widths[2:])
+        self.dropouts = nn.ModuleList(Dropout(DROPOUT) for _ in self.convs)
+        places = attended(spec, [max(m) for m in reversed(grid.maps()[:-1])], published=(2,))
+        self.attention = Attention(spec, places, strided)
+        self.linear = nn.Linear(4 * width * grid.start_height * grid.start_width, 1)
+        self.embed = Embedding(spec.num_classes, 4 * width) if spec.num_classes else None
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        h = x
+        for n, (conv, dropout) in enumerate(zip(self.convs, self.dropouts, strict=True)):
+            h = conv(h)
+            if n:
+                h = self.norms[n - 1](h, None)
+            h = self.attention.after(n)(dropout(F.leaky_relu(h, SLOPE)))
+        h = wide(h)
+        with no_autocast(h):
+            logits: Tensor = self.linear(h.flatten(1)).squeeze(1)
+            if self.embed is not None:
+                assert y is not None, "a class-conditional network needs labels"
+                logits = logits + (self.embed(y) * h.sum(dim=(2, 3))).sum(1)
+        return logits
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        return self.attention.layers()
+
+
+def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
+    """The `sagan-tutorial` architecture of the registry; options: `attention`, `attn_ratio`, `places`.
+
+    Raises:
+        UsageError: a picture size, an attention map or an option that cannot be.
+    """
+    options(spec, "sagan-tutorial", ATTENTION)
+    return Generator(spec), Discriminator(spec)
