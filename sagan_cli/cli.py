@@ -32,7 +32,7 @@ class RootGroup(QuickFlags, TyperGroup):
 
 app = typer.Typer(
     cls=RootGroup,
-    help="Train and sample Self-Attention GANs.",
+    help="Train, sample, measure, explain and ship Self-Attention GANs.",
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -78,6 +79,16 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> bool:
             raise
         sync_directory(path.parent)
         return True
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's bytes, in hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def sync_directory(path: Path) -> None:

@@ -76,7 +76,9 @@ def ablate(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Train twins with and without attention, measure them alike, and say whether it pays.
+    """Find out whether attention pays.
+
+    Trains twins with and without it, measures them alike, and says whether the difference leaves the noise.
 
     The same command again goes on where it stopped. Writes ablation.json, ablation.md and ablation.png.
 

@@ -52,7 +52,9 @@ def export(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Make a trained generator a file or folder that works elsewhere.
+    """Make a generator work elsewhere.
+
+    As one file, a hub folder, ONNX, a torch program or a web page.
 
     Each is read back by its own runtime and compared with PyTorch before it is put in place; a model card says how it
     did, what the model is and how to load it.

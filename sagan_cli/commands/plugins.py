@@ -9,6 +9,7 @@ import typer
 
 from sagan_cli import console, registry
 from sagan_cli.commands.loading import real_command
+from sagan_cli.commands.tables import table
 from sagan_cli.contracts import API_VERSION
 from sagan_cli.errors import PluginError
 from sagan_cli.registry import Entry
@@ -46,7 +47,7 @@ def plugins(
         })  # fmt: skip
     else:
         rows = [_row(e, p, check) for e, p in zip(entries, problems, strict=True)]
-        console.result(_table([(*HEADINGS, "STATUS"), *rows] if check else [HEADINGS, *rows]))
+        console.result(table([(*HEADINGS, "STATUS"), *rows] if check else [HEADINGS, *rows]))
         for fault in faults:
             console.warn(fault)
         if not check:
@@ -78,12 +79,3 @@ def _record(entry: Entry, problem: str, check: bool) -> dict[str, Any]:
 def _row(entry: Entry, problem: str, check: bool) -> tuple[str, ...]:
     facts = (entry.kind, entry.name, entry.package, entry.version, "yes" if entry.builtin else "no")
     return (*facts, f"error: {problem}" if problem else "ok") if check else facts
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    """Columns padded for the eye on a terminal, separated by single tabs for `cut` in a pipe."""
-    if not console.result_on_screen():
-        return "\n".join("\t".join(row) for row in rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)

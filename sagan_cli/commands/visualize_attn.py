@@ -78,7 +78,9 @@ def visualize_attn(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Show what the attention looks at: the paper's figure, an interactive page, or numbers.
+    """Show what the attention looks at.
+
+    As the paper's figure, an interactive page, or numbers.
 
     Examples:
 

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sagan_cli.caching import discard, sweep
 from sagan_cli.contracts import Dataset
 from sagan_cli.data.build import Built, build
 from sagan_cli.data.cache import cache_dir as cache_dir
-from sagan_cli.data.cache import check_room, discard, ready, sweep
+from sagan_cli.data.cache import check_room, ready
 from sagan_cli.data.fingerprint import Fingerprinted, Glance
 from sagan_cli.data.fit import FITS
 from sagan_cli.data.hints import hints_of

@@ -10,7 +10,6 @@ The directory appears by one rename, so it is there whole or not at all.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from sagan_cli import __version__
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.step import Players
 from sagan_cli.errors import CheckpointError
-from sagan_cli.files import TEMPORARY, write_directory
+from sagan_cli.files import TEMPORARY, sha256_of, write_directory
 from sagan_cli.model.ema import EMA
 from sagan_cli.runs import CHECKPOINT_FACTS, checkpoint_steps
 
@@ -70,7 +69,7 @@ def save(folder: Path, step: int, players: Players, ema: EMA, about: dict[str, A
             "step": step,
             **about,
             "spec": {**asdict(about["spec"]), "options": dict(about["spec"].options)},
-            "sha256": {name: _sha256(work / name) for name in (MODEL, STATE)},
+            "sha256": {name: sha256_of(work / name) for name in (MODEL, STATE)},
         }
         (work / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -125,7 +124,7 @@ def load_tensors(facts: Facts, file: str, prefixes: tuple[str, ...]) -> dict[str
     path = facts.path / file
     if not path.is_file():
         raise CheckpointError(f"{path}: missing from its checkpoint")
-    if _sha256(path) != facts.digests.get(file):
+    if sha256_of(path) != facts.digests.get(file):
         raise CheckpointError(
             f"{path}: damaged or replaced (its sha256 is not the one in {FACTS}); "
             f"delete {facts.path} to use an older one"
@@ -194,8 +193,3 @@ def _load_optimiser(
             state[slot] = torch.empty_like(parameter).copy_(tensor) if tensor.dim() else tensor.to(parameter.device)
         if state:
             optimiser.state[parameter] = state
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -66,7 +66,7 @@ def fitted(
         "split": data.split if sources.has_parts(data.source) else None,
         "real_size": f"{height}x{width}", "fit": transform["fit"],
     }  # fmt: skip
-    structure = structure_of(data.source) if pack.images.shape[-1] == 3 else None
+    structure = structure_of(data.source, pack)
     return Reference(Real(Packed(pack), pack.digest, pack.class_names), pack, facts, structure)
 
 
@@ -93,9 +93,9 @@ def needs_fitting(data: DataConfig, fit: str | None) -> bool:
     return fit is not None or sources.has_parts(data.source)
 
 
-def structure_of(source: str) -> Structure | None:
+def structure_of(source: str, pack: Pack) -> Structure | None:
     """The structure score that a registered data set brings along as its factory's attribute `structure`."""
-    if source not in registry.names("datasets"):
+    if pack.images.shape[-1] != 3 or source not in registry.names("datasets"):
         return None
     found: Structure | None = getattr(registry.load("datasets", source), "structure", None)
     return found

@@ -96,7 +96,7 @@ def open_tracker(job: Job, room: Room) -> Tracker | None:
     name = settings.eval_extractor
     if name == AUTO:
         name = "classifier" if len(pack.class_names) > 1 else "inception-v3-compat"
-    structure = structure_of(job.config.data.source) if pack.images.shape[-1] == 3 else None
+    structure = structure_of(job.config.data.source, pack)
     reference = Reference(Real(Packed(pack), pack.digest, pack.class_names), pack, {}, structure)
     extractor = open_extractor(name, None, pack, room.runtime, room.progress, room.notify)
     check_extractor(extractor, reference.real.side, room.runtime, room.notify)

@@ -51,7 +51,7 @@ class Yardstick:
     @property
     def metrics(self) -> tuple[str, ...]:
         """What `sagan eval-fid` would be asked for."""
-        has = self.job.pack.images.shape[-1] == 3 and structure_of(self.job.config.data.source) is not None
+        has = structure_of(self.job.config.data.source, self.job.pack) is not None
         return (*(("fid",) if self.extractor else ()), *((STRUCTURE,) if has else ()))
 
     @cached_property

@@ -8,13 +8,10 @@ The key is the sha256 of format, data digest and recipe. The directory appears b
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import platform
-import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sagan_cli import __version__
+from sagan_cli.caching import discard, sweep, unwritable
 from sagan_cli.errors import SaganError
-from sagan_cli.files import TEMPORARY
+from sagan_cli.files import sha256_of
 from sagan_cli.metrics.classifier import FEATURES, Classifier, as_extractor, known_pictures
 
 FORMAT = 1
@@ -34,9 +32,6 @@ FORMAT = 1
 MODEL, FACTS = "model.safetensors", "classifier.json"
 TOLERANCE = 1e-3
 """Relative distance of features from the stored ones: machines and thread counts differ by 1e-6, mistakes by 1e-1."""
-
-_STALE_AFTER = 3600
-"""Seconds after which a half-written directory has no writer any more."""
 
 
 def save(work: Path, network: Classifier, recipe: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -52,7 +47,7 @@ def save(work: Path, network: Classifier, recipe: Mapping[str, Any], about: Mapp
     device = next(network.parameters()).device
     known = as_extractor(network, "", device, {})(known_pictures(network.size), (FEATURES,))[FEATURES]
     facts = {
-        "format": FORMAT, "sagan": __version__, **about, "recipe": dict(recipe), "sha256": _sha256(work / MODEL),
+        "format": FORMAT, "sagan": __version__, **about, "recipe": dict(recipe), "sha256": sha256_of(work / MODEL),
         "versions": {"python": platform.python_version(), "torch": torch.__version__}, "known": known.tolist(),
     }  # fmt: skip
     (work / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -66,7 +61,7 @@ def load(
         return None
     try:
         about = json.loads((path / FACTS).read_text(encoding="utf-8"))
-        if about["sha256"] != _sha256(path / MODEL):
+        if about["sha256"] != sha256_of(path / MODEL):
             raise ValueError(f"the sha256 of {MODEL} is not the one in {FACTS}")
         network = Classifier(tuple(recipe["size"]), recipe["classes"])
         network.load_state_dict(load_file(path / MODEL))
@@ -76,7 +71,7 @@ def load(
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         notify(f"{path}: this classifier is damaged and is trained again ({reason})")
-        _discard(path)
+        discard(path)
         return None
     return network, about
 
@@ -107,34 +102,7 @@ def prepare(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise _unwritable(folder, e.strerror or str(e)) from e
+        raise unwritable(folder, e.strerror or str(e)) from e
     if not os.access(folder, os.W_OK):
-        raise _unwritable(folder, "permission denied")
-    for left in folder.glob(f"{TEMPORARY}*"):
-        try:
-            old = left.stat().st_mtime < time.time() - _STALE_AFTER
-        except FileNotFoundError:
-            continue  # its owner finished just now
-        if old:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _discard(path: Path) -> None:
-    """Take a damaged classifier away in one step, so that no other process sees it half-removed."""
-    aside = path.with_name(f"{TEMPORARY}damaged-{os.getpid()}-{time.time_ns()}")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return  # another process was faster
-    except OSError as e:
-        raise _unwritable(path, e.strerror or str(e)) from e
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _unwritable(path: Path, reason: str) -> SaganError:
-    return SaganError(f"{path}: the cache cannot be written ({reason}): set SAGAN_CACHE to a folder that can")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+        raise unwritable(folder, "permission denied")
+    sweep(folder)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sagan_cli.files import write_directory
+from sagan_cli.caching import discard
+from sagan_cli.files import sha256_of, write_directory
 from sagan_cli.metrics.frechet import Moments
 
 FORMAT = 1
@@ -67,7 +67,7 @@ class Store:
             manifest = {
                 "about": dict(about),
                 "count": reference.moments.count,
-                "sha256": {name: _sha256(work / f"{name}.npy") for name in arrays},
+                "sha256": {name: sha256_of(work / f"{name}.npy") for name in arrays},
             }
             (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
@@ -81,17 +81,12 @@ class Store:
         try:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
             for name, digest in manifest["sha256"].items():
-                if _sha256(path / f"{name}.npy") != digest:
+                if sha256_of(path / f"{name}.npy") != digest:
                     raise ValueError(f"{name}.npy is not the file that was written")
             mu, sigma = (np.load(path / f"{name}.npy", allow_pickle=False) for name in ("mu", "sigma"))
             features = np.load(path / "rows.npy", mmap_mode="r", allow_pickle=False) if rows else None
             return Reference(Moments(mu, sigma, int(manifest["count"])), features)
         except (OSError, ValueError, KeyError, TypeError) as e:
             self.notify(f"{path}: damaged statistics ({e}); computing them again")
-            shutil.rmtree(path, ignore_errors=True)
+            discard(path)
             return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from sagan_cli.errors import SaganError, UsageError
-from sagan_cli.files import write_stream
+from sagan_cli.files import sha256_of, write_stream
 from sagan_cli.metrics.published import FLAG, INCEPTION, PUBLISHED, VARIABLE, Progress, fetch, ways_out
 
 if TYPE_CHECKING:  # torch is imported where it is used: the names of the extractors are wanted without it
@@ -162,8 +162,7 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as e:
         raise _unreadable(path, e) from e
 
