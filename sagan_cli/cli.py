@@ -8,14 +8,13 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from sagan_cli import __version__, console, registry
+from sagan_cli import __version__, console, leaving, registry
 from sagan_cli.commands.loading import LazyCommand, QuickFlags
 from sagan_cli.errors import SaganError
 
@@ -48,7 +47,8 @@ def root(
 ) -> None:
     """Answer `--version`, and nothing at all with the help."""
     if version:
-        # Read from metadata: importing torch takes seconds.
+        from importlib import metadata  # importing torch takes seconds, and this more than the rest of --help
+
         console.result(f"sagan {__version__}\nPython {platform.python_version()}, PyTorch {metadata.version('torch')}")
         raise typer.Exit
     if ctx.invoked_subcommand is None:
@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
     except OSError:
         code = _give_up_stdout()
+    if argv is None:  # the process is ours, and not a caller's who goes on after SystemExit
+        leaving.now(code, [s for s in (sys.stdout, sys.stderr) if s is not None])
     sys.exit(code)
 
 

@@ -96,6 +96,11 @@ class ArchitectureFactory(Protocol):
     Modules with a method `advance_()` have it called once per optimiser step of their network, before the forward pass
     (spectral norm's power iteration lives there). Norms that carry `running_mean` and `momentum`, as PyTorch's do,
     have their statistics measured anew on the averaged weights.
+
+    A factory may carry `settled`, a function (spec, *, auto: bool) -> ModelSpec that is asked once, when a run begins,
+    where attention stands: with `auto`, `--attn-at` was left open, and `spec.attn_at` is what `sagan` would do; else it
+    is what was said. What it returns is recorded and built, so it may name other maps, none (), or add an option.
+    Without it, `auto` is what it is for `sagan`. It is not asked about networks that are there already.
     """
 
     def __call__(self, spec: ModelSpec) -> tuple[nn.Module, nn.Module]: ...

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any
 
-from sagan_cli import __version__
+from sagan_cli import __version__, installed
 from sagan_cli.builtins import BUILTINS as BUILTINS
 from sagan_cli.builtins import GROUPS as GROUPS
 from sagan_cli.contracts import API_VERSION
@@ -61,8 +61,7 @@ def entries(kind: str) -> list[Entry]:
     A name that several distributions claim appears once for each, with `problem` saying so.
     """
     built_in = [
-        Entry(kind, point.name, point.value, "sagan-cli", __version__, True, summary)
-        for point, summary in BUILTINS[kind]
+        Entry(kind, point.name, point.value, "sagan-cli", __version__, True, point.summary) for point in BUILTINS[kind]
     ]
     taken = {entry.name for entry in built_in}
     allowed = _allowed()
@@ -129,13 +128,15 @@ def load_entry(entry: Entry) -> Any:
     if entry.problem:
         raise PluginError(f"{NOUNS[entry.kind]} {entry.problem}")
     try:
-        point = metadata.EntryPoint(entry.name, entry.value, GROUPS[entry.kind])
-        api = getattr(importlib.import_module(point.module), "SAGAN_PLUGIN_API", API_VERSION)
+        module, _, attribute = entry.value.partition("[")[0].replace(" ", "").partition(":")  # [extras] are for pip
+        loaded = importlib.import_module(module)
+        api = getattr(loaded, "SAGAN_PLUGIN_API", API_VERSION)
         if api != API_VERSION:
             update = "sagan-cli" if isinstance(api, int) and api > API_VERSION else entry.package
             ours = f"sagan-cli {__version__} has {API_VERSION}"
             raise PluginError(f"{entry.title} was written for plugin API {api}, {ours}: update {update}")
-        loaded = point.load()
+        for part in attribute.split(".") if attribute else ():
+            loaded = getattr(loaded, part)
     except PluginError:
         raise
     except (Exception, SystemExit) as e:  # an import runs foreign code, which may raise anything
@@ -153,7 +154,7 @@ def refresh() -> None:
 
 
 class _Guarded:
-    """A plugin's factory whose failures say whose they are; its attributes show through."""
+    """A plugin's factory whose failures say whose they are; its attributes show through, functions guarded alike."""
 
     def __init__(self, entry: Entry, factory: Callable[..., Any]) -> None:
         self._entry = entry
@@ -171,7 +172,8 @@ class _Guarded:
         # Private names never pass: while unpickling, `_factory` itself is asked for before it exists.
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self._factory, name)
+        value = getattr(self._factory, name)
+        return _Guarded(self._entry, value) if inspect.isfunction(value) else value
 
 
 @functools.cache
@@ -180,6 +182,10 @@ def _scan() -> tuple[tuple[Entry, ...], tuple[str, ...]]:
 
     Not `metadata.entry_points()`: there one damaged distribution takes all the others with it.
     """
+    if not installed.may_have("sagan."):  # nearly always, and importlib.metadata takes a third of the start
+        return (), ()
+    from importlib import metadata
+
     found: list[Entry] = []
     unreadable: list[str] = []
     seen: set[str] = set()

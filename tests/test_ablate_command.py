@@ -18,10 +18,10 @@ from PIL import Image
 from sagan_cli import console, records
 from sagan_cli.commands import ablate_output
 from sagan_cli.config.schema import Config, ModelConfig
-from sagan_cli.config.variants import parse_variants, placed
+from sagan_cli.config.variants import parse_variants
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import ablation, reference, twin_measures
-from sagan_cli.engine.ablation import parameters, spec_of
+from sagan_cli.engine.ablation import parameters, spec_of, specs_of
 from sagan_cli.errors import UsageError
 from sagan_cli.explain.curves import Bar, Panel, curves, ticks
 from sagan_cli.explain.drawing import Dot, Text
@@ -188,7 +188,7 @@ def test_the_plan_trains_and_writes_nothing(data: Path, tmp_path: Path) -> None:
     [
         ("9", "--attn 9: pictures of 16 have feature maps 8, and no 9"),
         ("none,8+9", "--attn 8+9: pictures of 16 have feature maps 8, and no 9"),
-        ("foo@16", "--attn foo@16: no such variant; write none, a side"),
+        ("foo@16", "--attn foo@16: no such variant; write none, auto, a side"),
         ("papr@8", "--attn papr@8: no such variant (did you mean 'paper'?)"),
         ("residul", "--attn residul: no such variant (did you mean 'residual'?)"),
         ("8+8", "--attn 8+8: the same map twice"),
@@ -214,14 +214,82 @@ def test_other_refusals_name_the_flag(data: Path, tmp_path: Path) -> None:
     assert "--out run: is a single run" in fails(2, *tiny(data, "--attn", "none", "--out", "run"), cwd=tmp_path)
 
 
+def test_the_port_is_held_against_its_own_twins(data: Path, tmp_path: Path) -> None:
+    flags = tiny(data, "--system", "port", "--seeds", 1, "--steps", 1, *WITHOUT_FID, "--out", "a")
+    flags = (*flags, "--size", 32)
+    result = json.loads(ok(*flags, "--json", cwd=tmp_path))
+    assert (result["arch"], result["system"]) == ("sagan-dcgan", "port")
+    rows = {row["variant"]: row for row in result["variants"]}
+    assert list(rows) == ["none", "residual", "port"]
+    assert [rows[name]["sides"] for name in rows] == [[], [16], [16]]
+    assert set(rows["port"]["gamma"]) == {"G16", "D4"}, "the published stages"
+    assert rows["none"]["g_parameters"] < rows["port"]["g_parameters"]
+    # Attention is held against the control, which stands at the same stages.
+    assert ("port", "residual") in {(v["variant"], v["against"]) for v in result["verdicts"]}
+    records = {name: json.loads((tmp_path / f"a/attn-{name}-seed0/run.json").read_text()) for name in rows}
+    assert {name: r["config"]["model"]["attn_at"] for name, r in records.items()} == {
+        "none": "none", "residual": "auto", "port": "auto",
+    }  # fmt: skip
+    assert records["port"]["model"]["options"] == {"attention": "port", "places": "published"}
+    assert records["residual"]["config"]["train"]["beta1"] == 0.0
+    assert b"system      port\n" in ok("info", "a/attn-port-seed0", cwd=tmp_path)
+    # Such a twin is the run that the system trains, and goes on as one.
+    ok("train", "--resume", "a/attn-port-seed0", "--steps", 2, cwd=tmp_path)
+    with_train = ("--system", "port", "--size", 32, "--latent", 4, "--width", 2, "--batch", 4, "--device", "cpu")
+    ok("train", "--data", data, *with_train, "--steps", 2, "--out", "b", cwd=tmp_path)
+    files = [tmp_path / run / "checkpoints/00000002/model.safetensors" for run in ("a/attn-port-seed0", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("base", "attn", "complaint"),
+    [
+        (("--arch", "dcgan"), "none,8", "--attn 8: --attn-at 8: architecture 'dcgan' has no attention"),
+        (("--arch", "dcgan"), "none,auto", "--attn auto: architecture 'dcgan' has no default place in pictures of 16"),
+        (("--arch", "dcgan"), "paper@8", "--attn paper@8: --attention paper: architecture 'dcgan' has no such option"),
+        (("--system", "cifar"), "none,9", "--attn 9: pictures of 16 have feature maps 8, and no 9"),
+        (("--system", "cifar"), "auto,8", "--attn: official and 8 are the same twin"),
+        (("--system", "papr"), "none", "--system papr: no such system (did you mean 'paper'?)"),
+        (("--arch", "sagan-dcgn"), "none", "--arch sagan-dcgn: no such architecture (did you mean 'sagan-dcgan'?)"),
+    ],
+)
+def test_what_an_architecture_cannot_do_is_said_before_anything_is_trained(
+    base: tuple[str, str], attn: str, complaint: str, data: Path, tmp_path: Path
+) -> None:
+    assert complaint in fails(2, *tiny(data, *base, "--attn", attn), cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_architecture_has_its_twin_without_attention(data: Path, tmp_path: Path) -> None:
+    for arch in ("dcgan", "sagan-tutorial", "sagan-cifar"):
+        plan = json.loads(ok(*tiny(data, "--arch", arch, "--attn", "none", "--plan", "--json"), cwd=tmp_path))
+        assert [t["sides"] for t in plan["twins"]] == [[]]
+        assert plan["out"].endswith(f"-{arch}16")
+
+
 def test_variants_have_one_name_each() -> None:
-    found = placed(parse_variants("none, 16+8, official@32, residual, Paper@16, nonlocal"), 64, 64)
-    assert [(v.name, v.attention, v.sides) for v in found] == [
+    found = specs_of(
+        parse_variants("none, 16+8, official@32, residual, Paper@16, nonlocal"), ModelSpec(64, 64), Config()
+    )
+    assert [(v.name, v.attention, spec.attn_at) for v, spec in found.items()] == [
         ("none", "official", ()), ("8+16", "official", (8, 16)), ("32", "official", (32,)),
         ("residual", "residual", (32,)), ("paper@16", "paper", (16,)), ("nonlocal", "nonlocal", (32,)),
     ]  # fmt: skip
-    with pytest.raises(UsageError, match="no default place; write residual@SIDE"):
-        placed(parse_variants("residual"), 12, 68)
+    assert [spec.options["attention"] for spec in found.values()] == [v.attention for v in found]
+    with pytest.raises(UsageError, match=r"^--attn residual: architecture 'sagan' has no default place in .* 12x68;"):
+        specs_of(parse_variants("residual"), ModelSpec(12, 68), Config())
+
+
+def test_a_side_alone_means_the_block_that_the_networks_come_with() -> None:
+    said = parse_variants("none, auto, 16, port@8, auto@32, official, official@16", "port")
+    assert [(v.name, v.attention, v.sides) for v in said] == [
+        ("none", "port", ()), ("port", "port", None), ("16", "port", (16,)), ("8", "port", (8,)),
+        ("32", "port", (32,)), ("official", "official", None), ("official@16", "official", (16,)),
+    ]  # fmt: skip
+    # A plugin's own block has no name here.
+    assert [(v.name, v.attention, v.sides) for v in parse_variants("auto,16,paper@8", "auto")] == [
+        ("auto", "auto", None), ("16", "auto", (16,)), ("paper@8", "paper", (8,)),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("width", [16, 32, 64])
@@ -231,7 +299,7 @@ def test_the_control_has_as_many_parameters_as_attention(width: int, side: int) 
     base = ModelSpec(32, 32, num_classes=6, base_width=width)
 
     def count(text: str) -> np.ndarray:
-        (variant,) = placed(parse_variants(text), 32, 32)
+        (variant,) = parse_variants(text)
         return np.array(
             parameters("sagan", spec_of(base, variant, Config(model=ModelConfig(attention=variant.attention))))
         )
@@ -280,7 +348,7 @@ def rows(
     return [
         {
             "variant": name, "attention": "residual" if name == "residual" else "official", "sides": sides,
-            "seed": seed, "n": n, "g_parameters": 10, "d_parameters": 20, "gamma": {}, "strength": {},
+            "options": {}, "seed": seed, "n": n, "g_parameters": 10, "d_parameters": 20, "gamma": {}, "strength": {},
             "values": {"fid": value, **({"structure": hits[seed] / n} if hits else {})},
             **({"structure_hits": hits[seed]} if hits else {}),
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cli import TINY, ok, sagan
+from cli import TINY, fails, ok, sagan
 from make_idx import idx_folder
 from safetensors.numpy import load_file
 from torch import Tensor, nn
@@ -17,20 +19,22 @@ from torch import Tensor, nn
 from sagan_cli import registry
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import train as engine
+from sagan_cli.engine.jobs import settled
 from sagan_cli.errors import UsageError
 from sagan_cli.model.dropout import Dropout
 from sagan_cli.model.layers import SpectralNormed
 from sagan_cli.model.port import SNConvTranspose2d
 from sagan_cli.ops.penalties import gradient_penalty
 from sagan_cli.testing import check_architecture
+from sagan_cli.usual import USUAL
 
 ARCHITECTURES = ("sagan-dcgan", "sagan-tutorial", "sagan-cifar", "dcgan")
-USUAL = {32: (16,), 64: (32,), 128: (32,), 256: (32,)}
-"""What `--attn-at auto` comes to."""
+AUTO_AT = {32: (16,), 64: (32,), 128: (32,), 256: (32,)}
+"""What `--attn-at auto` comes to in `sagan`."""
 
 
 def spec_of(arch: str, size: int = 32, **more: Any) -> ModelSpec:
-    attn_at = () if arch == "dcgan" else USUAL[size]
+    attn_at = () if arch == "dcgan" else AUTO_AT[size]
     return ModelSpec(**{"height": size, "width": size, "latent": 6, "base_width": 2, "attn_at": attn_at, **more})
 
 
@@ -107,16 +111,23 @@ def test_attention_stands_where_it_is_asked_for(arch: str) -> None:
 
 def test_options_are_checked_and_used() -> None:
     for arch, message in (
-        ("sagan-dcgan", r"^--set model.options.spectral_nrm: architecture 'sagan-dcgan' has no such option \(did you"),
-        ("sagan-tutorial", r"^--set model.options.spectral_nrm: architecture 'sagan-tutorial' has no such option$"),
-        ("dcgan", r"^--set model.options.spectral_nrm: architecture 'dcgan' has no such option$"),
+        ("sagan-dcgan", r"^--set model.options.deconv_row=d: architecture 'sagan-dcgan' has no such option \(did you"),
+        ("sagan-tutorial", r"^--set model.options.deconv_row=d: architecture 'sagan-tutorial' has no such option$"),
+        ("dcgan", r"^--set model.options.deconv_row=d: architecture 'dcgan' has no such option$"),
     ):
         with pytest.raises(UsageError, match=message):
-            built(arch, spec_of(arch, options={"spectral_nrm": "d"}))
-    with pytest.raises(UsageError, match=r"^--set model.options.attn_ratio=3: choose 1, 2, 4, 8$"):
+            built(arch, spec_of(arch, options={"deconv_row": "d"}))
+    with pytest.raises(UsageError, match=r"^--attn-ratio 3: choose 1, 2, 4, 8$"):
         built("sagan-dcgan", spec_of("sagan-dcgan", options={"attn_ratio": 3}))
-    with pytest.raises(UsageError, match=r"^--attn-at 16: architecture 'dcgan' has no attention; add --attn-at none$"):
+    with pytest.raises(UsageError, match=r"^--attn-at 16: architecture 'dcgan' has no attention; write --attn-at none"):
         built("dcgan", spec_of("dcgan", attn_at=(16,)))
+    # What a network has not is refused by its flag; that it has not may be said.
+    for arch in ("sagan-tutorial", "dcgan"):
+        with pytest.raises(UsageError, match=rf"^--spectral-norm both: '{arch}' has none only$"):
+            built(arch, spec_of(arch, options={"spectral_norm": "both"}))
+        built(arch, spec_of(arch, options={"spectral_norm": "none"}))
+    with pytest.raises(UsageError, match=r"^--attention official: architecture 'dcgan' has no such option"):
+        built("dcgan", spec_of("dcgan", options={"attention": "official"}))
     g, _ = built("sagan-dcgan", spec_of("sagan-dcgan", base_width=8, options={"attention": "official"}))
     (layer,) = g.attention_layers().values()
     assert layer.pooled
@@ -446,6 +457,24 @@ def test_dropout_keeps_its_share_and_its_mean_and_forgets_nothing() -> None:
     assert not torch.equal(other(x), again(x)), "each layer and each seed has masks of its own"
 
 
+@pytest.mark.parametrize("arch", ["sagan", *ARCHITECTURES])
+def test_evaluation_moves_nothing_and_no_forward_pass_moves_u(arch: str) -> None:
+    for network, args in zip(
+        built(arch, spec_of(arch, num_classes=2)),
+        [(torch.randn(3, 6), torch.tensor([0, 1, 1])), (torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 1]))],
+        strict=True,
+    ):
+        network.eval()
+        before = {name: t.clone() for name, t in network.state_dict().items()}
+        network(*args)
+        assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
+        network.train()(*args).sum().backward()
+        after = network.state_dict()
+        vectors = [name for name in before if name.endswith((".u", ".v"))]
+        assert bool(vectors) == (USUAL[arch]["spectral_norm"] == "both")
+        assert all(torch.equal(before[name], after[name]) for name in vectors)
+
+
 # Gradients and training.
 
 
@@ -503,8 +532,108 @@ def test_it_trains_resumes_to_the_bit_and_samples(
     assert png.startswith(b"\x89PNG")
 
 
-def test_dcgan_says_how_to_do_without_attention(idx: Path, tmp_path: Path) -> None:
-    done = sagan("train", "--arch", "dcgan", "--data", idx, "--size", 32, *TINY, "--steps", 1, cwd=tmp_path)
+def test_dcgan_needs_no_word_on_attention_and_refuses_any(idx: Path, tmp_path: Path) -> None:
+    flags = ("train", "--arch", "dcgan", "--data", idx, "--size", 32, *TINY, "--steps", 1)
+    ok(*flags, "--out", "run", cwd=tmp_path)
+    assert json.loads((tmp_path / "run/run.json").read_text())["model"]["attn_at"] == []
+    done = sagan(*flags, "--attn-at", 16, cwd=tmp_path)
     assert done.returncode == 2
     last = done.stderr.decode().strip().splitlines()[-1]
-    assert last == "sagan: error: --attn-at 16: architecture 'dcgan' has no attention; add --attn-at none"
+    assert last.startswith("sagan: error: --attn-at 16: architecture 'dcgan' has no attention; write --attn-at none")
+
+
+# What `auto` means, and what was said.
+
+
+@pytest.mark.parametrize("arch", ["sagan", *ARCHITECTURES])
+def test_auto_is_what_the_architecture_builds_of_itself(arch: str) -> None:
+    usual, spec = USUAL[arch], settled(arch, ModelSpec(64, 64, latent=6, base_width=8, attn_at=(32,)), auto=True)
+    said = built(arch, replace(spec, options={**usual, **spec.options}))
+    for mine, theirs in zip(built(arch, spec), said, strict=True):
+        assert [(n, type(m)) for n, m in mine.named_modules()] == [(n, type(m)) for n, m in theirs.named_modules()]
+        state = theirs.state_dict()
+        assert {n: t.shape for n, t in mine.state_dict().items()} == {n: t.shape for n, t in state.items()}
+
+
+@pytest.mark.parametrize(("arch", "size", "in_g", "in_d"), PUBLISHED)
+def test_auto_is_recorded_as_it_is_built(arch: str, size: int, in_g: list[str], in_d: list[str]) -> None:
+    given = spec_of(arch, size, base_width=1)
+    spec = settled(arch, given, auto=True)
+    assert [str(side) for side in spec.attn_at] == in_g
+    g, d = built(arch, spec)
+    assert (list(g.attention_layers()), list(d.attention_layers())) == (in_g, in_d)
+    assert settled(arch, replace(given, attn_at=()), auto=False).attn_at == ()
+    # The same map, said outright, is that map in both networks.
+    g, d = built(arch, settled(arch, given, auto=False))
+    assert list(g.attention_layers()) == list(d.attention_layers()) == [str(side) for side in given.attn_at]
+
+
+def test_what_is_said_of_the_block_reaches_the_network(idx: Path, tmp_path: Path) -> None:
+    flags = ("train", "--arch", "sagan-dcgan", "--data", idx, "--size", 32, *TINY, "--steps", 1, "--width", 8)
+    for more, options in (
+        ((), {"places": "published"}),
+        (("--attention", "official"), {"attention": "official", "places": "published"}),
+        (("--attn-ratio", 8, "--spectral-norm", "both", "--attn-at", 16),
+         {"attn_ratio": 8, "spectral_norm": "both", "places": "sides"}),
+    ):  # fmt: skip
+        out = f"run{len(more)}"
+        ok(*flags, *more, "--out", out, cwd=tmp_path)
+        assert json.loads((tmp_path / out / "run.json").read_text())["model"]["options"] == options
+    pooled = [
+        "attention.16.output.weight" in " ".join(load_file(tmp_path / run / "checkpoints/00000001/model.safetensors"))
+        for run in ("run0", "run2")
+    ]
+    assert pooled == [False, True]
+    lines = dict(line.split(maxsplit=1) for line in ok("info", "run2", cwd=tmp_path).decode().splitlines())
+    assert lines["attention"].startswith("official, G at 16, D at 4; gamma")
+    lines = dict(line.split(maxsplit=1) for line in ok("info", "run0", cwd=tmp_path).decode().splitlines())
+    assert lines["attention"].startswith("port, G at 16, D at 4; gamma")
+    plan = ok(*flags, "--dry-run", cwd=tmp_path).decode()
+    assert "attention at G 16; D 4\n" in plan
+    for arch, more, said in (
+        ("sagan-tutorial", ("--spectral-norm", "both"), "--spectral-norm both: 'sagan-tutorial' has none only"),
+        ("dcgan", ("--attn-ratio", 8), "--attn-ratio 8: architecture 'dcgan' has no such option"),
+    ):
+        done = sagan(*flags[:2], arch, *flags[3:], *more, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.decode().strip().splitlines()[-1] == f"sagan: error: {said}"
+
+
+AS_BEFORE = {"attention": "official", "attn_ratio": 8, "spectral_norm": "both"}
+"""What a record from before `auto` holds of settings that nobody touched."""
+
+
+@pytest.mark.parametrize(
+    "arch",
+    ["sagan", "sagan-dcgan", *(pytest.param(a, marks=pytest.mark.slow) for a in ("sagan-tutorial", "sagan-cifar"))],
+)
+def test_a_run_from_before_auto_goes_on_to_the_bit(arch: str, idx: Path, tmp_path: Path) -> None:
+    # Attention on 16 of 32 pixels is `auto` of all; then the specification said no more than that map.
+    flags = ("train", "--arch", arch, "--data", idx, "--size", 32, *TINY)
+    ok(*flags, "--steps", 1, "--out", "old", cwd=tmp_path)
+    run = tmp_path / "old"
+    record = json.loads((run / "run.json").read_text())
+    del record["config"]["train"]["decay_from"], record["sources"]["train.decay_from"]
+    record["config"]["model"] |= AS_BEFORE
+    facts_file = run / "checkpoints/00000001/checkpoint.json"
+    facts = json.loads(facts_file.read_text())
+    record["model"] |= {"attn_at": [16], "options": {}}
+    facts["spec"] |= {"attn_at": [16], "options": {}}
+    (run / "run.json").write_text(json.dumps(record))
+    facts_file.write_text(json.dumps(facts))
+    assert ok("sample", "old", "-n", 2, "--out", "-", "--device", "cpu", cwd=tmp_path).startswith(b"\x89PNG")
+    (tmp_path / "runs").mkdir()
+    run = run.rename(tmp_path / "runs/001-old")
+    # Found again by its command, as well as by its name.
+    assert b"runs/001-old: resumed" in sagan(*flags, "--steps", 2, cwd=tmp_path).stderr
+    ok("train", "--resume", run, "--steps", 3, cwd=tmp_path)
+    ok(*flags, "--steps", 3, "--out", "whole", cwd=tmp_path)
+    assert weights(run, 3) == weights(tmp_path / "whole", 3)
+    record = json.loads((run / "run.json").read_text())
+    assert [record["config"]["model"][name] for name in AS_BEFORE] == ["auto"] * 3
+    other = {"sagan": "paper", "sagan-cifar": "paper"}.get(arch, "official")
+    said = fails(2, *flags, "--steps", 3, "--out", run, "--attention", other, cwd=tmp_path)
+    assert f"begun with --attention {USUAL[arch]['attention']}, not {other}" in said
+    # What the architecture does by itself, said outright, is no other run.
+    same = ("--attention", USUAL[arch]["attention"], "--spectral-norm", USUAL[arch]["spectral_norm"])
+    assert b"resumed" in sagan(*flags, *same, "--steps", 3, "--out", run, cwd=tmp_path).stderr

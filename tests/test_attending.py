@@ -185,10 +185,11 @@ ALL = {"G": ["12", "24"], "D": ["12", "24"]}
 
 def test_a_scene_depends_on_its_seeds_alone_and_draws_what_sample_draws() -> None:
     two = pair()
-    requests = [sample.Request(s) for s in range(11)]
+    group = sample.group_of(SPEC, CPU.device)
+    requests = [sample.Request(s) for s in range(group + 3)]
     counted: list[int] = []
     many = scenes.of_seeds(two, requests, ALL, CPU, counted.append)
-    assert counted == [8, 3]
+    assert counted == [group, 3]
     one = scenes.of_seeds(two, requests[9:10], ALL, CPU, lambda _: None)
     drawn = np.concatenate([x for x, _ in sample.pictures(two.sampler.generator, SPEC, requests, CPU)])
     np.testing.assert_array_equal(many.pictures, drawn)

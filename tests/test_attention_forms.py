@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import torch
 from torch import nn
 
@@ -83,6 +84,22 @@ def test_each_form_is_its_formula(kind: str) -> None:
     assert maps.shape[2] == (SIDE * SIDE // 4 if kind == "official" else SIDE * SIDE)
 
 
+@pytest.mark.parametrize("spectral", [True, False])
+def test_the_control_is_its_formula(spectral: bool) -> None:
+    made: Any = block("residual", spectral=spectral)
+    x = picture()
+    h = x
+    for layer in (made.conv0, made.conv1):
+        weight = layer.weight.detach().numpy()
+        if spectral:
+            # u and v belong to the matrix whose columns run over height, width and input channels.
+            matrix = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+            weight = weight / (layer.u.numpy() @ matrix @ layer.v.numpy())
+        h = reference.conv2d(np.maximum(h, 0), weight, layer.bias.detach().numpy())
+    with torch.no_grad():
+        np.testing.assert_allclose(made(torch.from_numpy(x)), x + h, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_has_the_weights_that_its_source_says(kind: str) -> None:
     made = block(kind)
@@ -122,6 +139,16 @@ def test_every_position_hears_of_every_other(kind: str) -> None:
     reached = grad.abs().sum(dim=(0, 1)) > 0
     # Pooling listens to the largest of four positions, per channel, so that only nearly all are heard.
     assert reached.double().mean() >= (0.5 if kind == "official" else 1.0)
+
+
+@pytest.mark.parametrize("kind", ATTENDING)
+def test_what_is_added_depends_on_every_position(kind: str) -> None:
+    made, x = block(kind), torch.from_numpy(picture(1)).requires_grad_()
+    added = made(x) - x
+    probe = torch.from_numpy(np.random.default_rng(2).normal(size=added.shape))
+    (grad,) = torch.autograd.grad((added * probe).sum(), x)
+    # Less the shortcut's own part, which cancels but for rounding.
+    assert (grad.abs().amax(dim=(0, 1)) > 1e-6).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -65,19 +65,21 @@ def test_the_help_of_a_command_imports_nothing_heavy(name: str):
     assert not modules & {*HEAVY, "rich"}
 
 
-def test_starting_takes_at_most_three_times_typer_and_rich():
+def test_starting_takes_at_most_twice_typer_and_rich(tmp_path: Path):
     def seconds(*args: str) -> float:
         begun = time.perf_counter()
         subprocess.run([sys.executable, *args], env=env, stdout=subprocess.DEVNULL, check=True)
         return time.perf_counter() - begun
 
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    # Compiled files of their own for all of them, wherever the environment stands and whatever it says of writing them.
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     measured = {"base": ("-c", "import typer, rich")}
     measured |= {flag: ("-m", "sagan_cli", flag) for flag in ("--help", "--version", "plugins")}
-    # Interleaved, so that a busy machine is busy for all of them.
-    rounds = [{name: seconds(*args) for name, args in measured.items()} for _ in range(5)]
+    # Interleaved, so that a busy machine is busy for all of them; the first round compiles.
+    rounds = [{name: seconds(*args) for name, args in measured.items()} for _ in range(8)][1:]
     base, *times = (statistics.median(r[name] for r in rounds) for name in measured)
-    assert max(times) <= 3 * base, dict(zip(measured, (base, *times), strict=True))
+    assert max(times) <= 2 * base, dict(zip(measured, (base, *times), strict=True))
 
 
 def test_root_help_and_version():

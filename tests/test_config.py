@@ -69,6 +69,13 @@ def test_printed_toml_reads_back_as_the_same_configuration(preset: str | None, t
         ({"flags": {"train.batch": 0}}, "--batch: 0 is below 1"),
         ({"flags": {"train.d_lr": float("nan")}}, "--d-lr: nan is not a finite number"),
         ({"flags": {"data.fit": "crp"}}, "--fit: 'crp' is not one of auto, crop, pad, stretch (did you mean 'crop'?)"),
+        ({"flags": {"train.decay_from": 5, "train.decay_steps": 5}}, "--decay-from 5: must be below --decay-steps 5"),
+        (
+            {"flags": {"train.decay_from": 5}},
+            "--decay-from 5: add --decay-steps, the step at which the rates have",
+        ),
+        ({"preset": "sngan", "flags": {"train.decay_steps": 9}}, "--decay-from 400000: must be below --decay-steps 9"),
+        ({"flags": {"model.attn_ratio": "3"}}, "--attn-ratio: '3' is not one of auto, 1, 2, 4, 8"),
         ({"environ": {"SAGAN_BATCH": "x"}}, "SAGAN_BATCH: 'x' is not a whole number"),
         ({"environ": {"SAGAN_FLIP": "maybe"}}, "SAGAN_FLIP: 'maybe' is not true or false"),
         ({"preset": "papr"}, f"--preset papr: choose one of {', '.join(PRESETS)} (did you mean 'paper'?)"),
@@ -107,6 +114,49 @@ def test_only_live_settings_may_change_on_resume() -> None:
     assert not same_run(changed, before)
     with pytest.raises(UsageError, match=r"--set model.options.depth None, not 2; --batch 64, not 9"):
         frozen_for_resume(changed, before)
+
+
+def test_no_decay_needs_no_beginning() -> None:
+    assert make(preset="sngan", flags={"train.decay_steps": 0}).config.train.decay_steps == 0
+    r = make(preset="sngan", sets=["train.decay_from=9"])
+    assert (r.config.train.decay_from, r.config.train.decay_steps) == (9, 450_000)
+
+
+BEFORE_AUTO = {"model.attention": "official", "model.attn_ratio": 8, "model.spectral_norm": "both"}
+
+
+def old(**changes: Any) -> dict[str, Any]:
+    """The leaves of a record from before `auto`."""
+    leaves = {k: Config().get(k) for k in SETTINGS if k != "train.decay_from"} | BEFORE_AUTO
+    return leaves | {k.replace("__", "."): v for k, v in changes.items()}
+
+
+@pytest.mark.parametrize("arch", ["sagan", "sagan-dcgan", "sagan-tutorial", "sagan-cifar", "a-plugin"])
+def test_a_record_from_before_auto_is_todays_default(arch: str) -> None:
+    leaves = old(model__arch=arch)
+    now = make(flags={"model.arch": arch})
+    assert same_run(now, leaves)
+    again = make(base=leaves)
+    assert again.config == now.config
+    assert again.config.model.spec_options() == {}
+    # What had been said stays said.
+    paper = old(model__arch=arch, model__attention="paper", model__attn_ratio=2)
+    assert make(base=paper).config.model.spec_options() == {"attention": "paper", "attn_ratio": 2}
+    assert not same_run(now, paper)
+
+
+def test_settings_that_build_the_same_are_equal() -> None:
+    said = {"model.attention": "official", "model.attn_ratio": 8, "model.spectral_norm": "both"}
+    leaves = {k: Config().get(k) for k in SETTINGS}
+    outright = make(flags=said)
+    assert outright.config.model.spec_options() == {"attention": "official", "attn_ratio": 8, "spectral_norm": "both"}
+    assert same_run(outright, leaves)
+    assert same_run(outright, old())
+    # In other networks it is something else, and in a plugin's nobody here knows.
+    for arch in ("sagan-dcgan", "a-plugin"):
+        assert not same_run(make(flags={**said, "model.arch": arch}), leaves | {"model.arch": arch})
+    with pytest.raises(UsageError, match="begun with --attention port, not official"):
+        frozen_for_resume(make(flags={**said, "model.arch": "sagan-dcgan"}), leaves | {"model.arch": "sagan-dcgan"})
 
 
 def test_flags_and_variables_are_unique() -> None:

@@ -210,6 +210,16 @@ def test_an_imported_run_samples(studio: Path, tmp_path: Path) -> None:
 def test_an_imported_run_is_told_of_shown_and_exported(studio: Path, tmp_path: Path) -> None:
     told = json.loads(ok("info", studio / "run", "--json", cwd=tmp_path))
     assert (told["status"], told["arch"]) == ("imported", "sagan-cifar")
+    assert (told["imported"]["format"], told["imported"]["file"], told["objective"]) == ("studiogan", "G.pth", {})
+    lines = dict(line.split(maxsplit=1) for line in ok("info", studio / "run", cwd=tmp_path).decode().splitlines())
+    digest = told["imported"]["sha256"][:12]
+    said = f"G.pth of POSTECH-CVLab/PyTorch-StudioGAN, its SAGAN and SNGAN (studiogan), sha256 {digest}"
+    assert lines["from"] == said
+    assert lines["checkpoint"].endswith(": step 0")
+    assert lines["attention"].startswith("official, G at 16, D at 16")
+    assert lines["data"] == "unknown"
+    # Nothing was trained here, so nothing is said of it.
+    assert not {"loss", "training", "system"} & set(lines)
     ok("visualize-attn", studio / "run", "-n", 1, "--out", "attn.png", "-q", cwd=tmp_path)
     ok("export", studio / "run", "--out", "model.safetensors", "-q", cwd=tmp_path)
     state = foreign.studiogan_state(32, attn_g_loc=(2,))
@@ -228,7 +238,8 @@ def test_an_imported_run_is_scored_against_data(studio: Path) -> None:
 
 
 def test_without_data_or_discriminator_the_way_out_is_told(studio: Path) -> None:
-    assert "--data unknown pictures: no such path" in fails(2, "eval-fid", "run", "-n", 8, cwd=studio)
+    said = fails(2, "eval-fid", "run", "-n", 8, cwd=studio)
+    assert "was imported, and what it was trained on is not known: name the real pictures with --data" in said
     assert "was imported" in fails(2, "train", "--resume", "run", cwd=studio)
     assert "was imported" in fails(2, "train", "--out", "run", "--data", "real", "--size", 32, cwd=studio)
     done = fails(1, "visualize-attn", "run", "--layer", "D16", "--out", "d.png", cwd=studio)

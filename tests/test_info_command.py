@@ -62,7 +62,7 @@ def test_a_run_says_what_it_is(home: Path) -> None:
     assert facts["system"] == "paper"
     assert facts["departures"] == ["model.spectral_norm", "train.d_lr"]
     assert (facts["arch"], facts["height"], facts["attn_at"], facts["classes"]) == ("sagan", 16, [8], ["0", "1", "2"])
-    assert facts["options"] == {"attention": "paper", "spectral_norm": "d"}
+    assert facts["options"] == {"attention": "paper", "attn_ratio": 8, "spectral_norm": "d"}
     assert (facts["step"], facts["objective"]["steps"], facts["objective"]["loss"]) == (3, 3, "hinge")
     assert facts["g_attention"] == facts["d_attention"] == ["8"]
     assert (facts["data"], facts["pictures"]) == (str(home / "idx"), 24)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,6 +143,36 @@ class Breaks(D):
 def test_the_kit_finds_what_is_wrong_with_an_architecture(factory, message: str):
     with pytest.raises(AssertionError, match=message):
         check_architecture(factory)
+
+
+def settles(answer, **own):
+    """A sound factory that attends without showing it, with an answer to `--attn-at`."""
+    factory = builds(attention=True, **own)
+    factory.settled = answer
+    return factory
+
+
+def test_a_factory_may_say_where_attention_stands():
+    check_architecture(settles(lambda spec, *, auto: replace(spec, attn_at=()) if auto else spec))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda spec, *, auto: (16,), r"settled\(32x32x3, .*, auto=True\): must return a ModelSpec, not tuple"),
+        (lambda spec, *, auto: replace(spec, height=64), "auto=True.*: changes the pictures"),
+        (
+            lambda spec, *, auto: replace(spec, attn_at=(16,)),
+            r"auto=False.*: was told attn_at \(\) and returns \(16,\)",
+        ),
+        (lambda spec, *, auto: replace(spec, options={"no": 1}), "auto=True.*: raised UsageError: no options"),
+        (lambda spec, *, auto, once=[]: once.append(1) or replace(spec, attn_at=(len(once),)), "when asked again"),
+        (lambda spec: spec, "auto=True.*: raised TypeError"),
+    ],
+)
+def test_the_kit_finds_a_wrong_place(answer, message: str):
+    with pytest.raises(AssertionError, match=message):
+        check_architecture(settles(answer))
 
 
 def test_a_parameter_may_be_meant_to_get_no_gradient():

@@ -13,8 +13,10 @@ from cli import TINY, ok
 from make_idx import idx_folder
 from torch import Tensor, nn
 
-from sagan_cli.config.schema import SETTINGS
+from sagan_cli.config.presets import PRESETS
+from sagan_cli.config.schema import SETTINGS, TrainConfig
 from sagan_cli.contracts import ModelSpec
+from sagan_cli.engine.step import Players, set_rates
 from sagan_cli.model.sagan import build
 from sagan_cli.ops.losses import LOSSES
 from sagan_cli.ops.penalties import gradient_penalty, r1
@@ -127,7 +129,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--loss", "least-squares"),
         ("--loss", "wasserstein", "--clip", 0.01, "--d-steps", 2),
         ("--loss", "wasserstein", "--gp", 10),
-        ("--decay-steps", 3),
+        ("--decay-from", 1, "--decay-steps", 3),
     ],
     ids=lambda flags: " ".join(map(str, flags)),
 )
@@ -140,6 +142,26 @@ def test_each_trains_and_resumes_to_the_bit(flags: tuple[object, ...], home: Pat
     assert files[0].read_bytes() == files[1].read_bytes()
     lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(line["d_loss"]) for line in lines)
+
+
+def rates(step: int, **train: int) -> tuple[float, float]:
+    """G's and D's at a step."""
+    optimisers = [torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2)]
+    set_rates(Players(nn.Identity(), nn.Identity(), *optimisers), TrainConfig(g_lr=1e-3, d_lr=4e-3, **train), step)
+    g, d = (optimiser.param_groups[0]["lr"] for optimiser in optimisers)
+    return g, d
+
+
+def test_the_rates_fall_on_a_line_from_and_to_the_steps_that_are_named() -> None:
+    assert rates(10**6) == (1e-3, 4e-3)
+    for step, left in ((0, 1.0), (25, 0.75), (99, 0.01), (100, 0.0), (200, 0.0)):
+        assert rates(step, decay_steps=100) == pytest.approx((left * 1e-3, left * 4e-3), rel=1e-12)
+    # Miyato and Koyama 2018: over the last 50,000 of 450,000 iterations.
+    late = {"decay_from": 400_000, "decay_steps": 450_000}
+    for step, left in ((0, 1.0), (400_000, 1.0), (400_001, 1 - 1 / 50_000), (425_000, 0.5), (450_000, 0.0)):
+        assert rates(step, **late) == pytest.approx((left * 1e-3, left * 4e-3), rel=1e-9)
+    assert PRESETS["sngan"][1]["train.steps"] == late["decay_steps"]
+    assert {f"train.{k}": v for k, v in late.items()}.items() <= PRESETS["sngan"][1].items()
 
 
 def test_clipping_bounds_every_weight_of_d(home: Path, tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def test_shapes_look_alike_at_every_size(installed: Path):
     [
         ({"height": 34}, "--size 34x32: tiny needs sides that can be halved twice"),
         ({"attn_at": (32,)}, r"--attn-at 32: tiny has maps 8, 16 at this size \(or none\)"),
-        ({"options": {"depth": 3}}, "--set model.options.depth: architecture 'tiny' has one option, heads"),
+        ({"options": {"depth": 3}}, "--set model.options.depth=3: architecture 'tiny' has one option, heads"),
+        ({"options": {"attention": "paper"}}, "--attention paper: architecture 'tiny' has one option, heads"),
         ({"options": {"heads": 5}}, "--set model.options.heads=5: write a divisor of the map's 16 channels"),
     ],
 )

@@ -10,6 +10,8 @@ import pytest
 from fakes import install
 
 from sagan_cli import registry
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.engine.jobs import settled
 from sagan_cli.errors import DataError, PluginError, UsageError
 from sagan_cli.registry import GROUPS
 
@@ -67,6 +69,33 @@ def test_the_factory_s_attributes_show_through(site: Path):
     assert factory.native_size == 28
     assert getattr(factory, "can_download", None) is None
     assert factory(Path("x"), split="train", height=4, width=5) == (Path("x"), "train", 4, 5)
+
+
+NET = """
+from dataclasses import replace
+
+def build(spec):
+    return spec
+
+def settled(spec, *, auto):
+    if spec.height == 16:
+        raise ValueError("no such thing")
+    return replace(spec, attn_at=(3,)) if auto and spec.height > 8 else spec if spec.height > 8 else "nowhere"
+
+build.settled = settled
+"""
+
+
+def test_a_plugin_says_where_its_attention_stands(site: Path):
+    install(site, "fake", "[sagan.architectures]\nextra = fake_net:build\n", fake_net=NET)
+    registry.refresh()
+    spec = ModelSpec(32, 32, attn_at=(16,))
+    assert settled("extra", spec, auto=True).attn_at == (3,)
+    assert settled("extra", spec, auto=False).attn_at == (16,)
+    with pytest.raises(PluginError, match=r"architecture 'extra' of fake 1.0 failed: ValueError: no such thing"):
+        settled("extra", ModelSpec(16, 16), auto=True)
+    with pytest.raises(PluginError, match=r"of fake 1.0: settled\(\) returned str, not a ModelSpec"):
+        settled("extra", ModelSpec(8, 8), auto=True)
 
 
 def test_an_unknown_name_lists_the_known_ones():

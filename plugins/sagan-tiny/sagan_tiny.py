@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
+from sagan_cli.usual import shown
 
 SAGAN_PLUGIN_API = 1
 """The version of sagan's plugin contract that this package was written for."""
@@ -140,9 +141,9 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
         raise UsageError(
             f"--size {spec.height}x{spec.width}: tiny needs sides that can be halved twice and stay 3 or more"
         )
-    for name in spec.options:
+    for name, value in spec.options.items():
         if name != "heads":
-            raise UsageError(f"--set model.options.{name}: architecture 'tiny' has one option, heads")
+            raise UsageError(f"{shown(name, value)}: architecture 'tiny' has one option, heads")
     # Neither the start grid nor the full picture: no block of both networks ends there.
     sites = [max(spec.height, spec.width) >> stage for stage in range(stages - 1, 0, -1)]
     for side in spec.attn_at:

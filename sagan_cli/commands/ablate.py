@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sagan_cli import __version__, console, registry
+from sagan_cli import console, registry
 from sagan_cli.commands import ablate_output
 from sagan_cli.commands.ablate_plan import show_plan
+from sagan_cli.commands.ablate_write import write
 from sagan_cli.commands.signals import stop_signals
-from sagan_cli.commands.train import PRESET_HELP, anchored, interruptible, preset_for
+from sagan_cli.commands.train import PRESET_HELP, SYSTEM_HELP, anchored, interruptible, preset_for
+from sagan_cli.config.recorded import effective
 from sagan_cli.config.resolve import Resolved, resolve
 from sagan_cli.config.schema import SETTINGS
-from sagan_cli.config.variants import parse_variants, placed
+from sagan_cli.config.systems import PREFIX
+from sagan_cli.config.variants import parse_variants, require_maps
 from sagan_cli.errors import UsageError
-from sagan_cli.files import write_atomic
 from sagan_cli.runs import RUNS, Run
 
 if TYPE_CHECKING:
@@ -48,9 +46,9 @@ def ablate(
         typer.Option(
             metavar="LIST",
             help="Twins: none; a side, as 16; several, as 8+16; residual, the control of as many weights; "
-            "KIND@SIDE, as paper@16 or nonlocal@16; KIND alone stands at the default place.",
+            "KIND@SIDE, as paper@16 or nonlocal@16; KIND alone stands at the default place; auto is the networks' own.",
         ),
-    ] = "none,residual,official",
+    ] = "none,residual,auto",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each, counted from train.seed (0).")] = 3,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of each run; default the preset's.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default runs/ablation-<data>-<arch><size>.")] = None,
@@ -58,6 +56,10 @@ def ablate(
     extractor: Annotated[
         str, typer.Option(metavar="NAME", help="For FID, as in eval-fid; none leaves FID out.")
     ] = "classifier",
+    system: Annotated[
+        str | None, typer.Option(help=SYSTEM_HELP, metavar="NAME", rich_help_panel="As for sagan train")
+    ] = None,
+    arch: Annotated[str | None, _flag("model.arch")] = None,
     data: Annotated[str | None, _flag("data.source")] = None,
     size: Annotated[str | None, _flag("data.size")] = None,
     width: Annotated[int | None, _flag("model.base_width")] = None,
@@ -87,46 +89,50 @@ def ablate(
       sagan ablate --attn none,residual,8,16 --seeds 3 --steps 2000
 
       sagan ablate --data ./animals --size 64 --attn none,32,paper@32 --plan
+
+      sagan ablate --system port --size 64 --attn none,residual,auto
     """
     console.set_quiet(quiet)
     flags = {
         "train.steps": steps, "data.source": data, "data.size": size, "model.base_width": width, "train.batch": batch,
-        "train.device": device,
+        "train.device": device, "model.arch": arch,
     }  # fmt: skip
     layers: dict[str, Any] = {
         "flags": {key: value for key, value in flags.items() if value is not None},
-        "sets": set_ or [], "environ": os.environ, "file": None,
+        "sets": set_ or [], "environ": os.environ, "file": None, "system": system,
     }  # fmt: skip
-    wanted = parse_variants(attn)
     resolved = _common(resolve(**layers, preset=None if preset == "auto" else preset))
+    wanted = parse_variants(attn, resolved.config.model.attention)
     from sagan_cli.data.opening import open_data
 
     registry.find("architectures", resolved.config.model.arch)
     opened = open_data(resolved.config)
-    wanted = placed(wanted, opened.form.height, opened.form.width)
+    require_maps(wanted, opened.form.height, opened.form.width)
     if preset == "auto":
         resolved = _common(resolve(**layers, preset=preset_for(resolved.config.train.device)))
     resolved = anchored(resolved)
     if out is not None and (out / "run.json").exists():
         raise UsageError(f"--out {out}: is a single run; name a directory for all of them")
 
-    from sagan_cli.engine.ablation import Twin, require_goes_on
+    from sagan_cli.engine.ablation import Twin, require_goes_on, specs_of
     from sagan_cli.engine.extractors import NAMES
-    from sagan_cli.engine.jobs import label
+    from sagan_cli.engine.jobs import label, preview_spec
     from sagan_cli.engine.runtime import open_runtime
 
     if extractor not in (NO_EXTRACTOR, *NAMES):
         raise UsageError(f"--extractor {extractor}: choose {NO_EXTRACTOR}, {', '.join(NAMES)}")
-    folder = out or RUNS / f"ablation-{label(resolved.config, opened)}"
+    name = "-".join(filter(None, ("ablation", label(resolved.config, opened), system)))
+    folder = out or RUNS / name
+    shapes = specs_of(wanted, preview_spec(resolved.config, opened), resolved.config)
     # Seed by seed, so that what is there after an interruption is paired.
     first = resolved.config.train.seed
-    twins = [Twin(variant, seed) for seed in range(first, first + seeds) for variant in wanted]
+    twins = [Twin(variant, seed, shapes[variant]) for seed in range(first, first + seeds) for variant in wanted]
     for twin in twins:
         require_goes_on(twin.resolved(resolved), twin.folder(folder))
     cfg = resolved.config.train
     with stop_signals() as stopping, open_runtime(cfg.device, cfg.precision) as runtime:
         if plan:
-            show_plan(resolved, opened, twins, folder, runtime, json_)
+            show_plan(resolved, twins, folder, runtime, json_)
             return
         result = _run(resolved, opened, twins, folder, runtime, stopping, n, extractor)
     for verdict in result["verdicts"]:
@@ -141,12 +147,17 @@ def ablate(
 
 
 def _common(resolved: Resolved) -> Resolved:
-    """The settings of all twins; those that are a twin's own are refused where a user set them, and left open."""
+    """The settings of all twins: no attention, by the block that the preset, the system or the architecture has.
+
+    Raises:
+        UsageError: the user set what is a twin's own.
+    """
     for key in OWN:
         source = resolved.sources[key]
-        if source != "default" and not source.startswith("preset"):
+        if source != "default" and not source.startswith(("preset", PREFIX)):
             raise UsageError(f"{source} {key}: here --attn says it; write KIND@SIDE, as in paper@16")
-    model = replace(resolved.config.model, attn_at="none", attention=SETTINGS["model.attention"].default)
+    own = effective({key: resolved.config.get(key) for key in ("model.arch", "model.attention")})["model.attention"]
+    model = replace(resolved.config.model, attn_at="none", attention=own)
     return replace(resolved, config=replace(resolved.config, model=model))
 
 
@@ -179,7 +190,7 @@ def _run(
         display = console.TrainingDisplay()
         console.note(f"twin {place}/{len(twins)}: {path}")
         try:
-            outcome = train_twin(own, job, path, runtime, display, lambda: bool(stopping))
+            outcome = train_twin(own, job, path, runtime, display, lambda: bool(stopping), console.warn)
         finally:
             display.close()
         if stopping or (outcome and not outcome.finished):
@@ -187,7 +198,7 @@ def _run(
             raise typer.Exit(128 + stopping[0])
         rows.append(_measured(twin, job, Run(path), yardstick))
         if place == len(twins) or twins[place].seed != twin.seed:
-            result = _write(resolved, job, twins, rows, folder, yardstick.n, extractor)
+            result = write(resolved, job, twins, rows, folder, yardstick.n, extractor)
     return result
 
 
@@ -201,42 +212,13 @@ def _measured(twin: Twin, job: Job, run: Run, yardstick: Any) -> dict[str, Any]:
     values = {**found["values"], "images_per_second": speed(run)}
     structure = values.get("structure")
     return {
-        "variant": twin.variant.name, "attention": twin.variant.attention, "sides": list(twin.variant.sides or ()),
-        "seed": twin.seed, "run": str(run.path), "step": found["step"], "checkpoint_sha256": found["checkpoint_sha256"],
+        "variant": twin.variant.name, "attention": twin.variant.attention, "sides": list(job.spec.attn_at),
+        "options": dict(job.spec.options), "seed": twin.seed, "run": str(run.path), "step": found["step"],
+        "checkpoint_sha256": found["checkpoint_sha256"],
         "n": found["n"], "g_parameters": g, "d_parameters": d, "values": values, "intervals": found["intervals"],
         **({} if structure is None else {"structure_hits": round(structure * found["n"])}),
         "gamma": found["gamma"], "strength": found["strength"],
     }  # fmt: skip
-
-
-def _write(
-    resolved: Resolved, job: Job, twins: list[Twin], rows: list[dict[str, Any]], folder: Path, n: int, extractor: str
-) -> dict[str, Any]:
-    """ablation.json, ablation.md and ablation.png of the seeds that are complete."""
-    from sagan_cli.explain.curves import curves
-    from sagan_cli.explain.raster import png
-
-    cfg = resolved.config.train
-    names = list(dict.fromkeys(t.variant.name for t in twins))
-    variants = ablate_output.summary(names, rows)
-    result: dict[str, Any] = {
-        "kind": "ablation", "format": 1, "sagan": __version__, "command": shlex.join(["sagan", *sys.argv[1:]]),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"), "data": resolved.config.data.source,
-        "data_digest": job.pack.digest, "size": f"{job.spec.height}x{job.spec.width}", "steps": cfg.steps,
-        "batch": cfg.batch, "base_width": job.spec.base_width, "n": n, "extractor": extractor,
-        "seeds": list(dict.fromkeys(r["seed"] for r in rows)), "seeds_wanted": len({t.seed for t in twins}),
-        "variants": variants, "runs": rows, "verdicts": ablate_output.verdicts(variants, rows),
-    }  # fmt: skip
-    write_atomic(folder / "ablation.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomic(folder / "ablation.md", ablate_output.document(result).encode())
-    lines = [
-        f"{result['data']} at {result['size']}, {cfg.steps} steps of {cfg.batch}, {n} pictures of each run; "
-        "a dot is a seed, the tick their mean"
-    ]
-    drawing = curves(ablate_output.panels(variants, rows), title="Does attention pay?", lines=lines)
-    about = {k: result[k] for k in ("command", "data", "data_digest", "size", "steps", "seeds")}
-    write_atomic(folder / "ablation.png", png(drawing, about, scale=2))
-    return result
 
 
 def _once(say: Callable[[str], None]) -> Callable[[str], None]:

@@ -43,7 +43,7 @@ def summary(names: Sequence[str], runs: Sequence[Row]) -> list[dict[str, Any]]:
         if "structure" in values:
             hits, count = sum(r["structure_hits"] for r in own), sum(r["n"] for r in own)
             values["structure"]["pooled"] = {"hits": hits, "count": count, "interval": list(wilson(hits, count))}
-        keys = ("variant", "attention", "sides", "g_parameters", "d_parameters")
+        keys = ("variant", "attention", "sides", "options", "g_parameters", "d_parameters")
         layers = {k: _means([run[k] for run in own]) for k in ("gamma", "strength")}
         found.append({**{k: first[k] for k in keys}, "values": values, **layers})
     return found
@@ -158,8 +158,13 @@ def panels(variants: Sequence[Row], runs: Sequence[Row]) -> list[Panel]:
 
 def _opponents(variant: Row, variants: Sequence[Row]) -> list[Row]:
     plain = [v for v in variants if not v["sides"] and v["variant"] != variant["variant"]]
-    control = [v for v in variants if v["attention"] == "residual" and v["sides"] == variant["sides"]]
+    control = [v for v in variants if v["attention"] == "residual" and _place(v) == _place(variant)]
     return plain + (control if variant["attention"] != "residual" and variant["sides"] else [])
+
+
+def _place(variant: Row) -> tuple[Any, ...]:
+    """Where its blocks stand: the sides, and what the architecture noted besides."""
+    return variant["sides"], {k: v for k, v in variant["options"].items() if k != "attention"}
 
 
 def _by_seed(runs: Sequence[Row], measure: str) -> dict[int, float]:

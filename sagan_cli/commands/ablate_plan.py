@@ -11,34 +11,31 @@ from sagan_cli.runs import Run
 
 if TYPE_CHECKING:
     from sagan_cli.config.resolve import Resolved
-    from sagan_cli.data.opening import Opened
     from sagan_cli.engine.ablation import Twin
     from sagan_cli.engine.runtime import Runtime
 
 
 def show_plan(
     resolved: Resolved,
-    opened: Opened,
     twins: list[Twin],
     folder: Path,
     runtime: Runtime,
     json_: bool,
 ) -> None:
     """The plan on stdout, as text or JSON; nothing is written."""
-    from sagan_cli.engine.ablation import parameters, seconds_per_step, spec_of, steps_done
-    from sagan_cli.engine.jobs import preview_spec
+    from sagan_cli.engine.ablation import parameters, seconds_per_step, steps_done
 
-    config, spec = resolved.config, preview_spec(resolved.config, opened)
+    config = resolved.config
     rows: list[dict[str, Any]] = []
     for variant in dict.fromkeys(t.variant for t in twins):
         own = [t for t in twins if t.variant == variant]
         settings = own[0].resolved(resolved).config
-        shape = spec_of(spec, variant, settings)
+        shape = own[0].spec
         g, d = parameters(config.model.arch, shape)
         left = sum(config.train.steps - steps_done(Run(t.folder(folder))) for t in own)
         each = seconds_per_step(settings, shape, runtime)
         rows.append({
-            "variant": variant.name, "attention": variant.attention, "sides": list(variant.sides or ()),
+            "variant": variant.name, "attention": variant.attention, "sides": list(shape.attn_at),
             "g_parameters": g, "d_parameters": d, "runs": len(own), "steps_left": left, "seconds_per_step": each,
             "seconds_left": left * each,
         })  # fmt: skip

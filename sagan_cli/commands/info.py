@@ -13,9 +13,10 @@ from sagan_cli import console, records
 from sagan_cli.commands.tables import table
 from sagan_cli.commands.targets import find_checkpoint, run_of
 from sagan_cli.config.resolve import flatten
-from sagan_cli.config.schema import ModelConfig
 from sagan_cli.config.systems import SYSTEMS, departures, named_in
 from sagan_cli.errors import UsageError
+from sagan_cli.importing.naming import UNKNOWN
+from sagan_cli.usual import USUAL
 
 if TYPE_CHECKING:
     from sagan_cli.engine.checkpoint import Facts
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 HEADINGS = ("NETWORK", "LAYER", "SHAPE", "NORM", "SIGMA", "ESTIMATE", "RATIO")
 OBJECTIVE = (
-    "loss", "gp", "r1", "clip", "d_steps", "d_lr", "g_lr", "decay_steps", "beta1", "beta2", "ema", "batch", "steps",
-    "seed",
+    "loss", "gp", "r1", "clip", "d_steps", "d_lr", "g_lr", "decay_from", "decay_steps", "beta1", "beta2", "ema",
+    "batch", "steps", "seed",
 )  # fmt: skip
 """Settings of `[train]` that say what was optimised, and how."""
 
@@ -122,19 +123,21 @@ def _run(found: Path) -> dict[str, Any]:
     """What the run's own files add; all of it None or empty for a checkpoint that was copied away."""
     run = run_of(found)
     empty: dict[str, Any] = {
-        "run": None, "status": None, "system": None, "departures": [], "objective": {}, "gammas": {}, "best": None,
-        "scores": [],
+        "run": None, "status": None, "imported": None, "system": None, "departures": [], "objective": {}, "gammas": {},
+        "best": None, "scores": [],
     }  # fmt: skip
     if run is None:
         return empty
     record, metrics = run.read(), run.metrics()
-    config = flatten(record["config"])
+    imported = record.get("imported")
+    # The settings of an imported run are there to be read and were never used: it was not trained here.
+    config = {} if imported else flatten(record["config"])
     system = named_in(record.get("sources", {}))
     step = int(found.resolve().name)
     last: dict[str, Any] = next((m for m in reversed(metrics) if "d_loss" in m and m["step"] <= step), {})
     scores = [m for m in metrics if records.is_record(m) and m.get("step") == step]
     return empty | {
-        "run": str(run.path), "status": record.get("status"), "system": system,
+        "run": str(run.path), "status": record.get("status"), "imported": imported, "system": system,
         "departures": departures(system, config) if system else [],
         "objective": {name: config[f"train.{name}"] for name in OBJECTIVE if f"train.{name}" in config},
         "gammas": {name: value for name, value in last.items() if name.startswith("gamma_")},
@@ -150,10 +153,14 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("checkpoint", f"{facts['checkpoint']}: step {facts['step']:,}{of}")]
     if facts["run"]:
         lines.append(("run", f"{facts['run']}: {facts['status']}"))
+    if origin := facts["imported"]:
+        lines.append(("from", f"{origin['file']} of {origin['project']} ({origin['format']}), "
+                      f"sha256 {origin['sha256'][:12]}"))  # fmt: skip
     if facts["system"]:
         changed = f", but for {', '.join(facts['departures'])}" if facts["departures"] else ""
         lines.append(("system", facts["system"] + changed))
-    options = "".join(f", {name} {value}" for name, value in facts["options"].items())
+    # The block is told in its own line.
+    options = "".join(f", {name} {value}" for name, value in facts["options"].items() if name != "attention")
     lines += [
         ("model", f"{facts['arch']} of {facts['package']}{options}"),
         ("pictures", f"{facts['height']}x{facts['width']}x{facts['channels']}, {_classes(facts)}"),
@@ -166,9 +173,10 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines += [
             ("loss", goal["loss"] + extras),
             ("training", f"D {goal['d_lr']:g} x {goal['d_steps']}, G {goal['g_lr']:g}, "
-             f"Adam {goal['beta1']:g} {goal['beta2']:g}, batch {goal['batch']}, EMA {goal['ema']:g}"),
+             f"Adam {goal['beta1']:g} {goal['beta2']:g}, batch {goal['batch']}, EMA {goal['ema']:g}" + _decay(goal)),
         ]  # fmt: skip
-    lines.append(("data", f"{facts['data']}: {facts['pictures']} pictures"))
+    unknown = facts["data"] == UNKNOWN
+    lines.append(("data", "unknown" if unknown else f"{facts['data']}: {facts['pictures']} pictures"))
     if best := facts["best"]:
         lines.append(("best score", f"fid {best['fid']:.4f} at step {best['step']:,}, while training, "
                       f"{best['n_fake']} pictures, {best['extractor']}"))  # fmt: skip
@@ -176,8 +184,14 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         values = ", ".join(f"{name} {records.shown(name, value)}" for name, value in score["values"].items())
         lines.append(("score", f"{values} of {score['n_fake']} pictures, {score['protocol'] or 'no protocol'}"))
     if not facts["best"] and not facts["scores"]:
-        lines.append(("best score", "none yet; sagan eval-fid makes one"))
+        lines.append(("best score", "none yet; sagan eval-fid makes one" + (", with --data" if unknown else "")))
     return lines
+
+
+def _decay(goal: dict[str, Any]) -> str:
+    if not goal.get("decay_steps"):
+        return ""
+    return f", rates to 0 from step {goal.get('decay_from', 0):,} to {goal['decay_steps']:,}"
 
 
 def _classes(facts: dict[str, Any]) -> str:
@@ -192,7 +206,7 @@ def _attention(facts: dict[str, Any]) -> str:
     """`official, G at 32, D at 32, gamma G32 0.1, D32 -0.2`; the control shows by its name, having no maps."""
     if not facts["attn_at"]:
         return "none"
-    usual = ModelConfig().attention if facts["arch"] == "sagan" else "the architecture's own"
+    usual = USUAL.get(facts["arch"], {}).get("attention", "the architecture's own")
     kind = facts["options"].get("attention", usual)
     layers = {letter: ", ".join(facts[f"{letter.lower()}_attention"]) for letter in "GD"}
     places = "".join(f", {letter} at {sides}" for letter, sides in layers.items() if sides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ from sagan_cli.registry import Entry
 class QuickFlags:
     """For a command: spares the start of the program the import of pydantic, which takes as long as all the rest.
 
-    Typer leaves the default of its own flags at None and calls pydantic to turn it into False. Here it is False.
+    Typer leaves the default of its own flags at None and calls pydantic to turn it into False. Here it is False. And
+    it calls pydantic to make a text of a text; whatever is plain is settled here, all else and every complaint there.
     """
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -26,7 +28,32 @@ class QuickFlags:
         for param in params:
             if param.name in ("help", "install_completion", "show_completion") and param.default is None:
                 param.default = False
+            usual = getattr(param, "get_runtime_param", None)
+            # Typer's objects are lasting, so once is enough; another Typer may go another way, and take its time.
+            if usual is not None and hasattr(param, "type_descriptor") and not isinstance(usual, functools.partial):
+                param.get_runtime_param = functools.partial(_Plain, usual)
         return params
+
+
+class _Plain:
+    """What turns the values of one parameter from words into their type: at once where that is plain."""
+
+    def __init__(self, usual: Callable[[], Any]) -> None:
+        self._usual = usual
+
+    def coerce(self, value: Any, *, param: Any, ctx: Any) -> Any:
+        """As Typer's own, which is asked for everything but None, texts, and whole numbers within their bounds."""
+        about = param.type_descriptor
+        of_one = not param.multiple and param.nargs == 1 and about.parameter_info.parser is None
+        if of_one and value is None:
+            return None
+        if of_one and about.annotation is str and isinstance(value, str):
+            return value
+        if of_one and about.annotation is int and re.fullmatch(r"[0-9]{1,18}", str(value)):
+            low, high = about.parameter_info.min, about.parameter_info.max
+            if (low is None or low <= int(value)) and (high is None or int(value) <= high):
+                return int(value)
+        return self._usual().coerce(value, param=param, ctx=ctx)
 
 
 class GroupedCommand(QuickFlags, TyperCommand):
@@ -54,16 +81,13 @@ class LazyCommand(TyperCommand):
     """Stands in the list of commands under its name, and becomes the real command once it is called."""
 
     def __init__(self, entry: Entry) -> None:
-        super().__init__(entry.name, rich_markup_mode=None)
+        super().__init__(entry.name, short_help=entry.summary, rich_markup_mode=None)
         self.entry = entry
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """The line in `sagan --help`: a built-in's docstring, a plugin's summary, so that no plugin is imported."""
+        """The line in `sagan --help`, from the registry: no command is imported."""
         if self.entry.builtin:
-            try:
-                return str(real_command(self.entry).get_short_help_str(limit))
-            except PluginError:
-                return "(damaged: reinstall sagan-cli)"
+            return str(super().get_short_help_str(limit))
         return f"{self.entry.problem or self.entry.summary} [{self.entry.package}]"
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool) -> None:
     """The plan on stdout, as text or JSON."""
-    from sagan_cli.engine import cost
+    from sagan_cli.engine import anatomy, cost
     from sagan_cli.engine.jobs import preview_spec
 
     config = resolved.config
     spec = preview_spec(config, opened)
-    price = cost.count(config.model.arch, spec, config.train.batch // runtime.world, runtime.precision)
+    at_once = config.train.batch // runtime.world // config.train.accumulate
+    price = cost.count(config.model.arch, spec, at_once, runtime.precision)
     pictures = len(opened.dataset)
     facts = {
         "data": config.data.source,
@@ -44,7 +45,7 @@ def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool)
     if json_:
         console.emit_json(facts)
         return
-    attention = ", ".join(map(str, spec.attn_at)) or "none"
+    attention = anatomy.whereabouts(config.model.arch, spec)
     classes = f"{len(opened.dataset.class_names)} classes" if opened.dataset.class_names else "no classes"
     console.result(
         f"data         {config.data.source}: {pictures} pictures, {classes}\n"

@@ -12,13 +12,21 @@ from sagan_cli.commands.targets import run_of
 from sagan_cli.config.resolve import flatten, resolve
 from sagan_cli.config.schema import Config, DataConfig
 from sagan_cli.errors import UsageError
+from sagan_cli.importing.naming import UNKNOWN
 
 
 def trained_on(checkpoint: Path, source: str, data: str | None) -> DataConfig:
     """The data settings of the run that a checkpoint belongs to; of one that was copied away, the source alone.
 
     An exported file comes from anywhere: it may name a data set, but no place on this machine.
+
+    Raises:
+        UsageError: `data` names nothing, and what the model was trained on is not known or not here.
     """
+    if data is None and source == UNKNOWN:
+        raise UsageError(
+            f"{checkpoint}: was imported, and what it was trained on is not known: name the real pictures with --data"
+        )
     run = run_of_model(checkpoint)
     if run is None:
         if data is None and checkpoint.is_file() and source not in registry.names("datasets"):

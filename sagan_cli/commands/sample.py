@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sagan_cli import console
+from sagan_cli import console, leaving
 from sagan_cli.commands.models import find_model, open_found
 from sagan_cli.commands.outputs import FORMATS, kind_of, refuse_existing, refuse_files, write
 from sagan_cli.errors import UsageError, closest
@@ -136,6 +136,7 @@ def sample(
         })  # fmt: skip
     elif out != "-":
         console.result(out)
+    leaving.quickly()
 
 
 def parse_seeds(text: str) -> list[int]:

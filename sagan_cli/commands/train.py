@@ -118,6 +118,7 @@ def train(
         console.result(to_toml(resolved).rstrip("\n"))
         return
     resolved = anchored(resolved)
+    from sagan_cli.engine.iteration import check_slices
     from sagan_cli.engine.runtime import open_runtime
 
     cfg = resolved.config.train
@@ -125,6 +126,7 @@ def train(
         console.set_quiet(quiet or not runtime.leads)
         if cfg.batch % runtime.world:
             raise UsageError(f"--batch {cfg.batch}: not a multiple of the {runtime.world} processes")
+        check_slices(cfg, runtime)
         if dry_run:
             show_plan(resolved, opened, runtime, json_)
             return
@@ -168,7 +170,7 @@ def _run(
         tracker = open_tracker(job, Room(runtime, interruptible(stopping), console.note, console.warn))
         display = console.TrainingDisplay()
         try:
-            outcome = train(job, run, runtime, display, lambda: bool(stopping), tracker)
+            outcome = train(job, run, runtime, display, lambda: bool(stopping), tracker, console.warn)
         except BaseException:
             if runtime.leads:
                 run.update(status="failed")
@@ -199,10 +201,12 @@ def interruptible(stopping: list[int]) -> Callable[[str, int], AbstractContextMa
 
 def _introduce(job: Job, run: Run, before: dict[str, Any] | None, runtime: Runtime) -> None:
     """What is about to happen, in three lines."""
+    from sagan_cli.engine.anatomy import whereabouts
+
     spec, pack, steps = job.spec, job.pack, job.config.train.steps
     classes = f"{len(pack.class_names)} classes" if pack.class_names else "no classes"
     console.note(f"data   {job.config.data.source}: {len(pack.images)} pictures, {classes}")
-    attention = ", ".join(map(str, spec.attn_at)) or "none"
+    attention = whereabouts(job.config.model.arch, spec)
     console.note(
         f"model  {job.config.model.arch} {spec.height}x{spec.width}x{spec.channels}, width {spec.base_width}, "
         f"attention at {attention}; {runtime.device}, {runtime.precision}"

@@ -36,6 +36,8 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "sngan": ("SNGAN with projection at its own scale: ImageNet at 128 pixels, five updates of D", {
         **_system("sngan-d"), "data.size": "128", "model.base_width": 64, "model.latent": 128,
         "train.batch": 64, "train.steps": 450_000, "train.ema": 0.0,
+        # Miyato and Koyama 2018, section 5: the rates fall on a line to 0 over the last 50,000 steps
+        "train.decay_from": 400_000, "train.decay_steps": 450_000,
     }),
     # Algorithm 1: batches of 64. StudioGAN's CIFAR-10 run of 100,000 steps came to FID 53.98, Mimicry's to 22.29
     "wgan-gp": ("WGAN-GP at batches of 64: five updates of D, gradient penalty 10", {

@@ -11,6 +11,7 @@ from typing import Any
 
 from sagan_cli.config import systems
 from sagan_cli.config.presets import PRESETS
+from sagan_cli.config.recorded import effective, recorded
 from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, Config, Setting, build
 from sagan_cli.errors import UsageError, closest
 
@@ -60,7 +61,7 @@ def resolve(
     """
     layers = []
     if base is not None:
-        layers.append(_checked(base, lambda key: RESUMED))
+        layers.append(_checked(recorded(base), lambda key: RESUMED))
     elif preset is not None:
         layers.append(_checked(_preset(preset), lambda key: f"preset {preset}"))
     if system is not None:
@@ -86,9 +87,19 @@ def resolve(
             raise UsageError(f"--kimg {kimg}: must be a number above 0")
         steps = max(1, math.ceil(kimg * 1000 / merged["train.batch"].value))
         merged["train.steps"] = _Given(steps, "--kimg")
+    _require_decay(merged)
     options = {k.removeprefix(OPTIONS_KEY + "."): g.value for k, g in merged.items() if k.startswith(OPTIONS_KEY + ".")}
     values = {k: g.value for k, g in merged.items() if k in SETTINGS}
     return Resolved(build(values, options), {k: g.source for k, g in merged.items()})
+
+
+def _require_decay(merged: Mapping[str, _Given]) -> None:
+    """Refuse a fall of the rates that ends before it begins, or has no end."""
+    start, end = merged["train.decay_from"], merged["train.decay_steps"]
+    if start.value and end.source == "default":
+        raise UsageError(f"--decay-from {start.value}: add --decay-steps, the step at which the rates have come to 0")
+    if end.value and start.value >= end.value:
+        raise UsageError(f"--decay-from {start.value}: must be below --decay-steps {end.value}")
 
 
 def same_run(resolved: Resolved, before: Mapping[str, Any]) -> bool:
@@ -108,8 +119,10 @@ def frozen_for_resume(resolved: Resolved, before: Mapping[str, Any]) -> None:
 
 
 def _changes(resolved: Resolved, before: Mapping[str, Any]) -> list[str]:
-    now = {key: resolved.config.get(key) for key, s in SETTINGS.items() if not s.live}
+    now = effective({key: resolved.config.get(key) for key in SETTINGS})
+    now = {key: now[key] for key, s in SETTINGS.items() if not s.live}
     now |= {f"{OPTIONS_KEY}.{k}": v for k, v in resolved.config.model.options.items()}
+    before = effective(recorded(before))
     frozen = set(now) | {key for key in before if key.startswith(OPTIONS_KEY + ".")}
     return [
         f"{_name(key)} {before.get(key)}, not {now.get(key)}"

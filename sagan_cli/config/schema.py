@@ -10,6 +10,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from sagan_cli.usual import AUTO, SAID_BY_FLAG
+
 
 def setting(default: Any, text: str, **more: Any) -> Any:
     """A field with its help; `low`/`high` bound a number, `choices` list what a text may be, `flag` renames it."""
@@ -47,27 +49,36 @@ class ModelConfig:
     latent: int = setting(128, "Length of the latent vector z.", low=1)
     attn_at: str = setting(
         "auto",
-        "Feature maps with self-attention, by longer side: 32, 16,32, none; auto is 32 (16 at 32 pixels).",
+        "Feature maps with self-attention, by longer side: 32, 16,32, none; auto is the architecture's own: for "
+        "sagan 32, or 16 at 32 pixels.",
         metavar="SIDES",
     )
     attention: str = setting(
-        "official",
-        "The reading of the attention block, or the control in its place.",
-        choices=("official", "paper", "port", "rows", "nonlocal", "residual"),
+        AUTO,
+        "The reading of the attention block, or the control in its place; auto is the architecture's own.",
+        choices=(AUTO, "official", "paper", "port", "rows", "nonlocal", "residual"),
     )
-    attn_ratio: int = setting(8, "k of the paper: queries and keys have C/k channels; 1, 2, 4 or 8.", low=1, high=8)
-    spectral_norm: str = setting("both", "Networks with spectral norm.", choices=("both", "d", "none"))
+    attn_ratio: str = setting(
+        AUTO,
+        "k of the paper: queries and keys have C/k channels; auto is 8.",
+        choices=(AUTO, "1", "2", "4", "8"),
+    )
+    spectral_norm: str = setting(
+        AUTO,
+        "Networks with spectral norm; auto is the architecture's own.",
+        choices=(AUTO, "both", "d", "none"),
+    )
     options: dict[str, Any] = field(default_factory=dict, metadata={"help": "An architecture's own settings."})
 
     def spec_options(self) -> dict[str, Any]:
-        """An architecture's options: its own, and those of the flags that depart from the defaults.
+        """An architecture's options: its own, and those of the flags that are not left at `auto`.
 
-        So an architecture that knows nothing of them is asked for nothing, and refuses what it cannot do.
+        So an architecture that knows nothing of them is asked for nothing, and uses or refuses whatever was said.
         """
-        usual = ModelConfig()
-        names = ("attention", "attn_ratio", "spectral_norm")
-        changed = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
-        return {**changed, **self.options}
+        said = {name: getattr(self, name) for name in SAID_BY_FLAG if getattr(self, name) != AUTO}
+        if "attn_ratio" in said:
+            said["attn_ratio"] = int(said["attn_ratio"])
+        return {**said, **self.options}
 
 
 @dataclass(frozen=True)
@@ -82,12 +93,13 @@ class TrainConfig:
     decay_steps: int = setting(
         0, "Step at which the learning rates have fallen to 0, on a straight line; 0: never.", low=0
     )
+    decay_from: int = setting(0, "Step at which they begin to fall; until then they are as set.", low=0)
     loss: str = setting(
         "hinge",
         "The adversarial objective.",
         choices=("hinge", "non-saturating", "minimax", "least-squares", "wasserstein"),
     )
-    gp: float = setting(0.0, "Weight of the gradient penalty (10 in WGAN-GP).", low=0.0)
+    gp: float = setting(0.0, "Weight of the gradient penalty; WGAN-GP has 10.", low=0.0)
     r1: float = setting(0.0, "Weight gamma of the R1 penalty on real pictures.", low=0.0)
     clip: float = setting(0.0, "Largest absolute weight of the discriminator (0.01 in WGAN); 0 is no limit.", low=0.0)
     beta1: float = setting(0.0, "Adam's beta 1.", low=0.0, high=0.9999)
@@ -101,6 +113,18 @@ class TrainConfig:
         live=True,
     )
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", live=True)
+    accumulate: int = setting(
+        1, "Slices that a batch is computed in, one after another, where memory does not hold it.", low=1
+    )
+    checkpointing: bool = setting(
+        False, "Compute each block again in the backward pass and keep no activations in it: less memory.", live=True
+    )
+    graph: str = setting(
+        "auto",
+        "Replay each step as one CUDA graph; auto is wherever that can be.",
+        choices=("auto", "on", "off"),
+        live=True,
+    )
 
 
 @dataclass(frozen=True)

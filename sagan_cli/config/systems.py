@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sagan_cli.config.recorded import effective, recorded
 from sagan_cli.errors import UsageError, closest
 
 
@@ -41,7 +42,7 @@ def _game(loss: str, *, d_steps: int = 1, gp: float = 0.0, clip: float = 0.0) ->
     return {"train.loss": loss, "train.d_steps": d_steps, "train.gp": gp, "train.r1": 0.0, "train.clip": clip}
 
 
-def _resnet(attention: str = "official", ratio: int = 8, norm: str = "both") -> dict[str, Any]:
+def _resnet(attention: str = "official", ratio: str = "8", norm: str = "both") -> dict[str, Any]:
     return {
         "model.arch": "sagan", "model.attention": attention, "model.attn_ratio": ratio, "model.spectral_norm": norm,
     }  # fmt: skip
@@ -65,7 +66,7 @@ SYSTEMS: dict[str, System] = {
                _resnet() | _game("hinge") | _adam(4e-4, 1e-4, 0.0, 0.999)),
         System("paper", "SAGAN as its text says: no pooling, values at C/8, beta 2 0.9",
                "Zhang et al. 2019 (ICML, arXiv:1805.08318v2), equations 1 to 4 and section 5",
-               _resnet("paper", 8) | _BLOCK),
+               _resnet("paper") | _BLOCK),
         # Its command line for hinge; the gradient penalty is the other loss that it offers.
         System("port", "the well-known PyTorch port: DCGAN-shaped, attention twice in each network, values at C",
                "code heykeetae/Self-Attention-GAN: sagan_models.py, parameter.py",
@@ -80,7 +81,7 @@ SYSTEMS: dict[str, System] = {
                | _game("non-saturating") | _adam(2e-4, 2e-4, 0.5, 0.999)),
         System("rows", "SAGAN's block with values at the full width C and an output convolution, no pooling",
                "Zhang et al. 2018 (arXiv:1805.08318v1) as reimplementations complete it",
-               _resnet("rows", 8) | _BLOCK),
+               _resnet("rows") | _BLOCK),
         System("nonlocal", "the non-local block, embedded Gaussian, in SAGAN's place: batch norm instead of gamma",
                "Wang et al. 2018 (CVPR, arXiv:1711.07971), equations 4 and 6, section 4.1",
                _resnet("nonlocal") | _BLOCK),
@@ -138,4 +139,5 @@ def departures(name: str, config: Mapping[str, Any]) -> list[str]:
     A name that this version does not know has none: there is nothing to hold the run against.
     """
     fixed = SYSTEMS[name].settings if name in SYSTEMS else {}
-    return [key for key, value in fixed.items() if config.get(key) != value]
+    now = effective(recorded(config))
+    return [key for key, value in fixed.items() if now[key] != value]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sagan_cli.config.schema import SETTINGS
 from sagan_cli.errors import UsageError, closest
-from sagan_cli.geometry import default_attention, geometry
+from sagan_cli.geometry import geometry
+from sagan_cli.usual import AUTO
 
-NONE, OFFICIAL, RESIDUAL = "none", "official", "residual"
-KINDS = SETTINGS["model.attention"].choices
-FORMS_OF_NAME = f"none, a side as in 16, several as in 8+16, one of {', '.join(KINDS)}, or KIND@SIDE as in paper@16"
+NONE = "none"
+KINDS = tuple(kind for kind in SETTINGS["model.attention"].choices if kind != AUTO)
+FORMS_OF_NAME = (
+    f"none, auto, a side as in 16, several as in 8+16, one of {', '.join(KINDS)}, or KIND@SIDE as in paper@16"
+)
 
 
 @dataclass(frozen=True)
@@ -18,15 +21,18 @@ class Variant:
     """One twin: what differs between it and the others."""
 
     name: str
-    """As it is written, at its shortest: `16` and not `official@16`."""
+    """As it is written, at its shortest: `16` and not `official@16` where official is the networks' own."""
     attention: str
     """A value of `--attention`; what stands at the sides."""
     sides: tuple[int, ...] | None
-    """Longer sides of feature maps, smallest first; () is none, None the default place, until `placed`."""
+    """Longer sides of feature maps, smallest first; () is none, None the architecture's own place."""
 
 
-def parse_variants(text: str) -> tuple[Variant, ...]:
+def parse_variants(text: str, own: str = "official") -> tuple[Variant, ...]:
     """The variants of a comma list, in its order, their sides not yet held against a picture size.
+
+    Args:
+        own: the reading of the block that the networks come with, which a side alone means.
 
     Raises:
         UsageError: a word that names none, an empty list, or the same twin twice.
@@ -34,51 +40,43 @@ def parse_variants(text: str) -> tuple[Variant, ...]:
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     if not words:
         raise UsageError(f"--attn: names no variant; write {FORMS_OF_NAME}")
-    found = tuple(_variant(word) for word in words)
+    found = tuple(_variant(word, own) for word in words)
     _require_different(found)
     return found
 
 
-def placed(variants: tuple[Variant, ...], height: int, width: int) -> tuple[Variant, ...]:
-    """The same with their sides known, for pictures of this size.
+def require_maps(variants: tuple[Variant, ...], height: int, width: int) -> None:
+    """Refuse a side that pictures of this size do not have, whatever the architecture.
 
     Raises:
-        UsageError: a side that these pictures do not have, or two names for one twin.
+        UsageError: naming the maps that there are.
     """
     sites = geometry(height, width).attention_sites()
     size = str(height) if height == width else f"{height}x{width}"
     legal = ", ".join(map(str, sites))
-    found = []
     for variant in variants:
-        sides = default_attention(height, width) if variant.sides is None else variant.sides
-        if variant.sides is None and not sides:
-            raise UsageError(
-                f"--attn {variant.name}: pictures of {size} have no default place; write {variant.name}@SIDE, one of "
-                f"{legal}"
-            )
-        for side in sides:
+        for side in variant.sides or ():
             if side not in sites:
                 raise UsageError(f"--attn {variant.name}: pictures of {size} have feature maps {legal}, and no {side}")
-        found.append(replace(variant, sides=sides))
-    _require_different(tuple(found))
-    return tuple(found)
 
 
-def _variant(word: str) -> Variant:
+def _variant(word: str, own: str) -> Variant:
     if word == NONE:
-        return Variant(NONE, OFFICIAL, ())
+        return Variant(NONE, own, ())
     kind, at, places = word.partition("@")
-    if not at and word in KINDS:
-        return Variant(word, word, None)
+    if kind == AUTO:
+        kind = own
+    if not at and (word in KINDS or word == AUTO):
+        return Variant(kind, kind, None)
     if not at:
-        kind, places = OFFICIAL, word
-    known = kind in KINDS
+        kind, places = own, word
+    known = kind in (*KINDS, own)
     if known and all(part.isdecimal() and int(part) for part in places.split("+")):
         sides = sorted(int(part) for part in places.split("+"))
         if len(set(sides)) < len(sides):
             raise UsageError(f"--attn {word}: the same map twice")
         where = "+".join(map(str, sides))
-        return Variant(where if kind == OFFICIAL else f"{kind}@{where}", kind, tuple(sides))
+        return Variant(where if kind == own else f"{kind}@{where}", kind, tuple(sides))
     near = closest(kind, KINDS) if at and not known else closest(word, (NONE, *KINDS))
     raise UsageError(f"--attn {word}: no such variant{near}; write {FORMS_OF_NAME}")
 

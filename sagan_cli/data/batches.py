@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sagan_cli.data.pack import Pack
 from sagan_cli.ops.randomness import generator
+from sagan_cli.ops.transfer import sent
 
 
 class Batches:
@@ -46,14 +47,14 @@ class Batches:
         """This process's slice: pictures (n, C, H, W) float in [-1, 1], channels_last, and labels (n,) or None."""
         chosen = self.indices(update)[self.share]
         if self.resident is not None:
-            raw = self.resident[torch.from_numpy(chosen).to(self.device)]
+            raw = self.resident[sent(torch.from_numpy(chosen), self.device)]
         else:
-            raw = torch.from_numpy(self.images[chosen]).to(self.device)
+            raw = sent(torch.from_numpy(self.images[chosen]), self.device)
         x = raw.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         if self.flip:
             mirrored = torch.rand(self.batch, generator=generator(self.seed, "flip", update))[self.share] < 0.5
-            x = torch.where(mirrored.to(self.device)[:, None, None, None], x.flip(3), x)
-        y = torch.from_numpy(self.labels[chosen]).to(self.device) if self.labelled else None
+            x = torch.where(sent(mirrored, self.device)[:, None, None, None], x.flip(3), x)
+        y = sent(torch.from_numpy(self.labels[chosen]), self.device) if self.labelled else None
         return x, y
 
     def _order(self, number: int) -> np.ndarray:

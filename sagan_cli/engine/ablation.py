@@ -6,9 +6,10 @@ Order of the pictures and latents are functions of (seed, step), so twins of one
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,14 +18,17 @@ from sagan_cli.config.schema import Config
 from sagan_cli.config.variants import Variant
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import networks
-from sagan_cli.engine.jobs import Job, machine_facts
+from sagan_cli.engine.anatomy import anatomy
+from sagan_cli.engine.jobs import Job, machine_facts, settled
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.step import Objective, discriminator_step, generator_step
 from sagan_cli.engine.train import Outcome, Report, train
 from sagan_cli.errors import SaganError, UsageError
+from sagan_cli.geometry import default_attention
 from sagan_cli.ops.randomness import generator, latents_and_labels
 from sagan_cli.resume import create, find, record_start
 from sagan_cli.runs import Run
+from sagan_cli.usual import AUTO
 
 WARM, MEASURED = 2, 4
 """Steps that are taken before the clock starts, and steps that it times."""
@@ -36,6 +40,8 @@ class Twin:
 
     variant: Variant
     seed: int
+    spec: ModelSpec
+    """The shape of its networks, as far as the settings tell; classes and channels are the pictures'."""
 
     def folder(self, parent: Path) -> Path:
         """Its run directory: `attn-16-seed0`."""
@@ -43,7 +49,11 @@ class Twin:
 
     def resolved(self, base: Resolved) -> Resolved:
         """The settings of its run: those of all twins, and its own three."""
-        where = ",".join(map(str, self.variant.sides or ())) or "none"
+        arch, where = base.config.model.arch, ",".join(map(str, self.spec.attn_at)) or "none"
+        if self.variant.sides is None:
+            # Where the architecture's own place is more than a list of sides, only `auto` says it.
+            said = replace(self.spec, options=_asked(self.variant, base.config))
+            where = where if settled(arch, said, auto=False) == self.spec else AUTO
         model = replace(base.config.model, attn_at=where, attention=self.variant.attention)
         config = replace(base.config, model=model, train=replace(base.config.train, seed=self.seed))
         own = ("model.attn_at", "model.attention", "train.seed")
@@ -51,13 +61,53 @@ class Twin:
 
     def job(self, base: Job, config: Config) -> Job:
         """The same pictures for its own networks."""
-        return replace(base, config=config, spec=spec_of(base.spec, self.variant, config))
+        return replace(
+            base, config=config, spec=replace(base.spec, attn_at=self.spec.attn_at, options=self.spec.options)
+        )
 
 
 def spec_of(base: ModelSpec, variant: Variant, config: Config) -> ModelSpec:
-    """The shape of a variant's networks."""
-    assert variant.sides is not None, "placed"
-    return replace(base, attn_at=variant.sides, options=config.model.spec_options())
+    """The shape of a variant's networks, its place settled by the architecture.
+
+    Raises:
+        UsageError, PluginError: as `jobs.settled`.
+    """
+    sides = default_attention(base.height, base.width) if variant.sides is None else variant.sides
+    spec = replace(base, attn_at=sides, options=_asked(variant, config))
+    return settled(config.model.arch, spec, auto=variant.sides is None)
+
+
+def specs_of(variants: Sequence[Variant], base: ModelSpec, config: Config) -> dict[Variant, ModelSpec]:
+    """The shape of each, which the architecture has agreed to build.
+
+    Raises:
+        UsageError: in one line, the first variant that it refuses or has no place for, or two names for one twin.
+        PluginError: the plugin fails.
+    """
+    arch = config.model.arch
+    found: dict[Variant, ModelSpec] = {}
+    for variant in variants:
+        try:
+            spec = spec_of(base, variant, config)
+            anatomy(arch, spec)
+        except UsageError as e:
+            raise UsageError(f"--attn {variant.name}: {e}") from e
+        if variant.sides is None and not spec.attn_at:
+            size = str(base.height) if base.height == base.width else f"{base.height}x{base.width}"
+            raise UsageError(
+                f"--attn {variant.name}: architecture '{arch}' has no default place in pictures of {size}; "
+                f"write {variant.name}@SIDE, or leave it out"
+            )
+        for other, shape in found.items():
+            if shape == spec:
+                raise UsageError(f"--attn: {other.name} and {variant.name} are the same twin; leave one of them out")
+        found[variant] = spec
+    return found
+
+
+def _asked(variant: Variant, config: Config) -> dict[str, Any]:
+    """The options of a variant's networks, as they are said."""
+    return replace(config.model, attention=variant.attention).spec_options()
 
 
 def steps_done(run: Run) -> int:
@@ -81,7 +131,13 @@ def require_goes_on(resolved: Resolved, path: Path) -> None:
 
 
 def train_twin(
-    resolved: Resolved, job: Job, path: Path, runtime: Runtime, report: Report, should_stop: Callable[[], bool]
+    resolved: Resolved,
+    job: Job,
+    path: Path,
+    runtime: Runtime,
+    report: Report,
+    should_stop: Callable[[], bool],
+    warn: Callable[[str], None],
 ) -> Outcome | None:
     """Begin or go on with a twin's run; None, and nothing touched, where it is finished.
 
@@ -102,7 +158,7 @@ def train_twin(
     with run.lock():
         record_start(chosen, resolved, machine_facts(job, runtime))
         try:
-            outcome = train(job, run, runtime, report, should_stop)
+            outcome = train(job, run, runtime, report, should_stop, warn=warn)
         except BaseException:
             run.update(status="failed")
             raise
@@ -112,9 +168,8 @@ def train_twin(
 
 def parameters(arch: str, spec: ModelSpec) -> tuple[int, int]:
     """Trained numbers of G and D, counted on networks that take no memory."""
-    with torch.device("meta"):
-        g, d = networks.build(arch, spec)
-    return sum(p.numel() for p in g.parameters()), sum(p.numel() for p in d.parameters())
+    g, d = anatomy(arch, spec)
+    return g.parameters, d.parameters
 
 
 def seconds_per_step(config: Config, spec: ModelSpec, runtime: Runtime) -> float:

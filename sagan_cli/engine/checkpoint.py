@@ -136,15 +136,20 @@ def load_tensors(facts: Facts, file: str, prefixes: tuple[str, ...]) -> dict[str
         raise CheckpointError(f"{path}: not a safetensors file: {e}") from e
 
 
-def load_module(module: nn.Module, tensors: dict[str, Tensor], prefix: str, path: Path) -> None:
+def load_module(
+    module: nn.Module, tensors: dict[str, Tensor], prefix: str, path: Path, *, assign: bool = False
+) -> None:
     """Copy `prefix.*` into a module; every name and shape must fit.
+
+    Args:
+        assign: make the tensors themselves its weights, which a module on the meta device needs.
 
     Raises:
         CheckpointError: naming the first tensor that does not.
     """
     state = {k.removeprefix(prefix + "."): t for k, t in tensors.items() if k.startswith(prefix + ".")}
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=assign)
     except RuntimeError as e:
         raise CheckpointError(f"{path}: does not fit this architecture: {str(e).splitlines()[-1].strip()}") from e
 

@@ -19,6 +19,8 @@ from sagan_cli.data.hints import hints_of
 from sagan_cli.data.opening import Opened
 from sagan_cli.data.pack import Pack, PackRequest, cache_dir, open_pack, require_batch
 from sagan_cli.engine.runtime import Runtime
+from sagan_cli.errors import PluginError
+from sagan_cli.usual import AUTO
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
             "skipped": len(job.pack.skipped),
             "class_names": list(job.pack.class_names),
         },
-        "machine": {"device": str(runtime.device), "precision": runtime.precision, "processes": runtime.world},
+        "machine": runtime.facts(),
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in ("torch", "numpy", "pillow", "safetensors")},
@@ -114,7 +116,26 @@ def _channels(config: Config) -> int | None:
 def _spec(config: Config, opened: Opened, channels: int, num_classes: int) -> ModelSpec:
     """What the architecture is told."""
     model, form = config.model, opened.form
-    return ModelSpec(
+    spec = ModelSpec(
         height=form.height, width=form.width, channels=channels, num_classes=num_classes, latent=model.latent,
         base_width=model.base_width, attn_at=form.attn_at, options=model.spec_options(),
     )  # fmt: skip
+    return settled(model.arch, spec, auto=model.attn_at == AUTO)
+
+
+def settled(arch: str, spec: ModelSpec, *, auto: bool) -> ModelSpec:
+    """The specification with its attention where the architecture wants it.
+
+    Args:
+        auto: whether that was left to the architecture; `spec.attn_at` is then what it would be for `sagan`.
+
+    Raises:
+        UsageError: unknown architecture, or a place that it refuses.
+        PluginError: the plugin does not load, or answers with something else.
+    """
+    entry = registry.find("architectures", arch)
+    ask = getattr(registry.load_entry(entry), "settled", None)
+    answer = spec if ask is None else ask(spec, auto=auto)
+    if not isinstance(answer, ModelSpec):
+        raise PluginError(f"{entry.title}: settled() returned {type(answer).__name__}, not a ModelSpec")
+    return answer

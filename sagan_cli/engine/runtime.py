@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sagan_cli.engine.cuda import set_tf32
 from sagan_cli.errors import SaganError, UsageError
 
 
@@ -32,6 +33,13 @@ class Runtime:
     def autocast(self) -> Any:
         """Context for the forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def facts(self) -> dict[str, Any]:
+        """What the record of a run says of the machine."""
+        found = {"device": str(self.device), "precision": self.precision, "processes": self.world}
+        if self.device.type == "cuda":
+            found |= {"name": torch.cuda.get_device_name(self.device), "tf32": self.precision != "fp32"}
+        return found
 
     @property
     def leads(self) -> bool:
@@ -73,7 +81,7 @@ class Runtime:
         """Whether any process says yes: all must leave the loop at the same step."""
         if self.world == 1:
             return flag
-        votes = torch.tensor([float(flag)], device=self.device)
+        votes = torch.tensor([float(flag)])  # on the host, where nobody waits for an accelerator
         dist.all_reduce(votes, op=dist.ReduceOp.MAX)
         return bool(votes.item())
 
@@ -101,7 +109,8 @@ def open_runtime(device: str, precision: str, *, distributed: bool = False) -> I
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, fp32 or bf16; auto is bf16 where the hardware multiplies it natively.
+        precision: auto, fp32 or bf16; auto is bf16 where the hardware multiplies it natively. On CUDA fp32 is fp32 in
+            full; with bf16, convolutions that stay outside it (those of penalties) may be TF32.
         distributed: join the process group when torchrun started this process.
 
     Raises:
@@ -113,10 +122,13 @@ def open_runtime(device: str, precision: str, *, distributed: bool = False) -> I
     if chosen.type == "cpu":
         _keep_memory()
     runtime = Runtime(chosen, pick_precision(precision, chosen), rank, world)
+    if chosen.type == "cuda":
+        set_tf32(convolutions=runtime.precision != "fp32")
     if world > 1:
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
-        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        # gloo beside nccl: votes are host tensors.
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         try:
             # Long enough for the first process to pack a large data set while the others wait.
             dist.init_process_group(backend, timeout=timedelta(hours=6))

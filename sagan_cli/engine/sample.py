@@ -20,12 +20,8 @@ from sagan_cli.model.folding import fold_
 from sagan_cli.ops.randomness import generator, latents_and_labels
 
 DEFAULT_BATCH = 64
-CPU_GROUP = 8
-"""Pictures that the network computes together on a CPU, always exactly so many.
-
-The last bit of a convolution depends on the size of its batch, though not on the place in it; with a fixed size, filled
-up where pictures are wanting, picture i is the same to the bit whatever it is drawn with.
-"""
+CPU_GROUP, CPU_PIXELS = 8, 32 * 32 * 32
+"""A group on a CPU: this many pictures, doubled as long as they have together no more than so many pixels."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +56,32 @@ def load(path: Path, runtime: Runtime, *, raw: bool = False) -> Sampler:
     tensors = checkpoint.load_tensors(facts, checkpoint.MODEL, (prefix,))
     if facts.arch not in registry.names("architectures"):
         raise CheckpointError(f"{path}: needs architecture '{facts.arch}' of package {facts.arch_package}; install it")
+    g = _filled(facts, tensors, prefix)
+    return Sampler(ready(g, runtime.device), facts.spec, facts.class_names, facts, "raw" if raw else "ema")
+
+
+def _filled(facts: checkpoint.Facts, tensors: dict[str, Tensor], prefix: str) -> nn.Module:
+    """The generator with the weights of `prefix`.
+
+    A built-in one is built without numbers of its own, since drawing first weights and estimating their norms takes
+    longer than all else here. A plugin's constructor may compute with its weights, so it gets real ones.
+    """
+    if registry.find("architectures", facts.arch).builtin:
+        with torch.device("meta"):
+            g, _ = networks.build(facts.arch, facts.spec)
+        checkpoint.load_module(g, tensors, prefix, facts.path, assign=True)
+        if not hollow(g):
+            return g
     with torch.random.fork_rng(devices=[]):
         g, _ = networks.build(facts.arch, facts.spec)
     checkpoint.load_module(g, tensors, prefix, facts.path)
-    return Sampler(ready(g, runtime.device), facts.spec, facts.class_names, facts, "raw" if raw else "ema")
+    return g
+
+
+def hollow(network: nn.Module) -> bool:
+    """Whether it holds tensors without numbers, as one built on the meta device does for what no file carries."""
+    held = (value for m in network.modules() for value in (*vars(m).values(), *m.parameters(False), *m.buffers(False)))
+    return any(isinstance(value, Tensor) and value.is_meta for value in held)
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
@@ -109,14 +127,29 @@ def pictures(
     Raises:
         SaganError: the generator's output is not a number.
     """
-    # On an accelerator a group of 8 would leave it idle; there the batch itself is the fixed size.
-    group = CPU_GROUP if runtime.device.type == "cpu" and not whole else batch
+    group = batch if whole else group_of(spec, runtime.device, batch)
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]
         z, y = latents(part, spec, truncation)
         drawn = [_drawn(network, z[i : i + group], None if y is None else y[i : i + group], group, runtime)
                  for i in range(0, len(part), group)]  # fmt: skip
         yield np.concatenate(drawn), np.full(len(part), -1) if y is None else y.numpy()
+
+
+def group_of(spec: ModelSpec, device: torch.device, batch: int = DEFAULT_BATCH) -> int:
+    """How many pictures the network computes together, always exactly so many; on a CPU a function of `spec` alone.
+
+    The last bit of a convolution depends on the size of its batch, though not on the place in it; with a fixed size,
+    filled up where pictures are wanting, picture i is the same to the bit whatever it is drawn with. A CPU brings every
+    weight into its own layout at each call, which takes as long as the convolution of eight small pictures; of large
+    ones a full group for one picture would take seconds. An accelerator would idle: there the batch is the fixed size.
+    """
+    if device.type != "cpu":
+        return batch
+    group = CPU_GROUP
+    while 2 * group <= DEFAULT_BATCH and 2 * group * spec.height * spec.width <= CPU_PIXELS:
+        group *= 2  # so that groups fill the usual batch
+    return group
 
 
 def _drawn(network: nn.Module, z: Tensor, y: Tensor | None, group: int, runtime: Runtime) -> np.ndarray:

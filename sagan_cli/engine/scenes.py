@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import checkpoint, networks
 from sagan_cli.engine.attending import LayerMaps, attending, attention_layers
 from sagan_cli.engine.runtime import Runtime
-from sagan_cli.engine.sample import CPU_GROUP, DEFAULT_BATCH, Request, Sampler, latents, load, ready, to_uint8
+from sagan_cli.engine.sample import Request, Sampler, group_of, latents, load, ready, to_uint8
 from sagan_cli.errors import SaganError
 
 MOST_BYTES = 4 * 2**30
@@ -103,7 +104,7 @@ def of_seeds(pair: Pair, requests: Sequence[Request], chosen: Chosen, runtime: R
     z, y = latents(requests, pair.sampler.spec, None)
     found = _Collected(len(requests))
     with torch.inference_mode(), runtime.autocast():
-        for part, own_z, own_y in _groups(z, y, runtime):
+        for part, own_z, own_y in _groups(z, y, pair.sampler.spec, runtime):
             with attending(pair.sampler.generator, chosen["G"]) as seen:
                 x = pair.sampler.generator(own_z, own_y)
             if not torch.isfinite(x).all():
@@ -133,7 +134,7 @@ def of_pictures(
     found = _Collected(len(x))
     found.pictures.append(pictures)
     with torch.inference_mode(), runtime.autocast():
-        for part, own_x, own_y in _groups(x, y, runtime):
+        for part, own_x, own_y in _groups(x, y, pair.sampler.spec, runtime):
             with attending(pair.network("D"), names) as seen:
                 pair.network("D")(own_x, own_y)
             found.add("D", seen, part)
@@ -178,9 +179,11 @@ class _Collected:
         return Sight(np.concatenate(self.pictures), labels, layers)
 
 
-def _groups(x: Tensor, y: Tensor | None, runtime: Runtime) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+def _groups(
+    x: Tensor, y: Tensor | None, spec: ModelSpec, runtime: Runtime
+) -> Iterator[tuple[int, Tensor, Tensor | None]]:
     """Rows in the same groups as `sagan sample` computes: their count, and a full group on the device."""
-    group = CPU_GROUP if runtime.device.type == "cpu" else DEFAULT_BATCH
+    group = group_of(spec, runtime.device)
     for start in range(0, len(x), group):
         part = x[start : start + group]
         spare = group - len(part)

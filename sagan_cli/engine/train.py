@@ -16,15 +16,18 @@ import torch
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.data.batches import Batches
 from sagan_cli.engine import checkpoint, networks
+from sagan_cli.engine.iteration import Inputs, check_slices, iteration
 from sagan_cli.engine.jobs import Job
 from sagan_cli.engine.pictures import encode, grid
+from sagan_cli.engine.recompute import recompute_blocks
 from sagan_cli.engine.runtime import Runtime, peak_memory_mib
 from sagan_cli.engine.sample import Request, pictures
-from sagan_cli.engine.step import Objective, discriminator_step, generator_step, set_rates
+from sagan_cli.engine.step import set_rates
 from sagan_cli.engine.tracking import Tracker, better
 from sagan_cli.errors import SaganError
 from sagan_cli.files import write_atomic
 from sagan_cli.ops.randomness import generator, latents_and_labels
+from sagan_cli.ops.transfer import sent
 from sagan_cli.runs import Run
 
 SETTLE_PICTURES = 1024
@@ -56,22 +59,30 @@ def train(
     report: Report,
     should_stop: Callable[[], bool],
     tracker: Tracker | None = None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Train from the run's newest checkpoint, or from the start, up to config.train.steps.
 
     Args:
         should_stop: asked once a step; a yes on any process ends all of them after that step, saved.
         tracker: scores the moving average now and then; run.json remembers the best step, whose checkpoint is kept.
+        warn: told in one line that a CUDA graph was tried and given up.
 
     Raises:
+        UsageError: slices that are not equal, or a way to compute that this machine or architecture does not have.
         SaganError: a loss that is no longer a number; the last good checkpoint stays.
         CheckpointError: a checkpoint that is damaged or does not fit.
     """
     cfg, spec = job.config.train, job.spec
     share = cfg.batch // runtime.world
+    check_slices(cfg, runtime)
 
     # Networks, optimisers and moving average, from the seed.
     players, ema = networks.create(job.config.model.arch, spec, cfg, runtime.device)
+    if cfg.checkpointing:
+        for network in (players.generator, players.discriminator):
+            recompute_blocks(network, job.config.model.arch)
+    iterate = iteration(players, runtime, cfg, warn)
 
     # State: the newest checkpoint, or the start.
     step = 0
@@ -87,24 +98,23 @@ def train(
         rank=runtime.rank, world=runtime.world,
     )  # fmt: skip
 
+    mine = slice(runtime.rank * share, (runtime.rank + 1) * share)
+
     def noise(purpose: str, update: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         z, y = latents_and_labels(generator(cfg.seed, purpose, update), cfg.batch, spec.latent, spec.num_classes)
-        mine = slice(runtime.rank * share, (runtime.rank + 1) * share)
-        return z[mine].to(runtime.device), None if y is None else y[mine].to(runtime.device)
+        return sent(z[mine], runtime.device), None if y is None else sent(y[mine], runtime.device)
 
     if tracker is not None:
         tracker.prepare(ema.module, spec)
 
-    objective = Objective.of(cfg)
-
     def mixture(update: int) -> torch.Tensor:
-        mine = slice(runtime.rank * share, (runtime.rank + 1) * share)
-        return torch.rand(cfg.batch, generator=generator(cfg.seed, "mixture", update))[mine].to(runtime.device)
+        shares = torch.rand(cfg.batch, generator=generator(cfg.seed, "mixture", update))
+        return sent(shares[mine], runtime.device)
 
     # Loop. Upkeep stands before the step, so that periodic, interrupted and final saves take one path.
     start, begun, logged = step, time.monotonic(), (step, time.monotonic())
     latest: dict[str, float] = {}
-    d_loss = d_real = d_fake = g_loss = torch.zeros(())
+    losses_now = torch.zeros(4)
     while True:
         stopping = runtime.any_of(should_stop())
         done = step >= cfg.steps or stopping
@@ -114,7 +124,7 @@ def train(
 
         # Status.
         if step > start and (due or step % job.config.run.log_every == 0):
-            numbers = runtime.mean(torch.stack([d_loss, g_loss, d_real, d_fake])).tolist()
+            numbers = runtime.mean(losses_now.clone()).tolist()
             losses = dict(zip(("d_loss", "g_loss", "d_real", "d_fake"), numbers, strict=True))
             if not all(math.isfinite(v) for v in losses.values()):
                 raise SaganError(
@@ -158,16 +168,11 @@ def train(
         if done:
             break
 
-        # Discriminator.
+        # The discriminator's updates, then the generator's.
         set_rates(players, cfg, step)
-        for i in range(cfg.d_steps):
-            update = step * cfg.d_steps + i
-            d_loss, d_real, d_fake = discriminator_step(
-                players, runtime, batches.at(update), noise("d", update), objective, mixture(update)
-            )
-
-        # Generator.
-        g_loss = generator_step(players, runtime, noise("g", step), objective)
+        updates = range(step * cfg.d_steps, (step + 1) * cfg.d_steps)
+        rounds = tuple((batches.at(update), noise("d", update), mixture(update)) for update in updates)
+        losses_now = iterate(Inputs(rounds, noise("g", step)))
 
         # Moving average and counters.
         ema.update(players.generator, step)

@@ -20,7 +20,7 @@ from sagan_cli.engine.sample import Request, latents
 from sagan_cli.errors import SaganError
 from sagan_cli.export.facts import describe, published
 from sagan_cli.export.subject import Subject
-from sagan_cli.ops.attention import assumed_batch
+from sagan_cli.ops.routes import assumed_batch
 
 SEED_RULE = (
     "picture of seed s: h = blake2b('{s}/sample/0', digest_size=8) as little-endian integer, shifted right by 1; "
@@ -70,7 +70,7 @@ def trace(network: nn.Module, subject: Subject, *, pictures: int) -> ExportedPro
     """The graph of a forward pass for any batch from 1 up.
 
     Args:
-        pictures: the batch for which routes are chosen that depend on one; see `ops.attention.assumed_batch`.
+        pictures: the batch for which routes are chosen that depend on one; see `ops.routes.assumed_batch`.
 
     Raises:
         SaganError: the architecture does something that has no such graph.

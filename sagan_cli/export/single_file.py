@@ -194,8 +194,7 @@ def _tensors(data: bytearray, header: Header) -> dict[str, Tensor]:
 def _filled(network: nn.Module, tensors: dict[str, Tensor], facts: Facts) -> nn.Module:
     """The network with its weights; built once more, for real, where it holds tensors that no file carries."""
     network.load_state_dict(tensors, assign=True)
-    held = [value for module in network.modules() for value in (*vars(module).values(), *module.buffers(recurse=False))]
-    if any(isinstance(value, Tensor) and value.is_meta for value in held):
+    if sample.hollow(network):
         network = _built(facts)
         network.load_state_dict(tensors)
     return network

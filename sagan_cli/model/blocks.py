@@ -21,8 +21,9 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """(B, I, H, W) -> (B, O, 2H, 2W)."""
-        h = self.conv0.up(F.relu(self.norm0(x, y)))
-        h = self.conv1(F.relu(self.norm1(h, y)))
+        # In place where nothing else needs what comes in: a pass over memory less.
+        h = self.conv0.up(F.relu(self.norm0(x, y), inplace=True))
+        h = self.conv1(F.relu(self.norm1(h, y), inplace=True))
         # A 1x1 convolution commutes with nearest doubling: run it on the small map, a quarter of the work.
         return h + F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
 
@@ -45,7 +46,7 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H/2, W/2), or (B, O, H, W) without `down`."""
-        h = F.relu(self.conv0(x if self.first else F.relu(x)))
+        h = F.relu(self.conv0(x if self.first else F.relu(x)), inplace=True)
         h = self.conv1.down(h) if self.down else self.conv1(h)
         # Pooling commutes with a 1x1 convolution; pooling first is a quarter of the work.
         skip = F.avg_pool2d(x, 2) if self.down else x

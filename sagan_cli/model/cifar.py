@@ -23,7 +23,7 @@ from sagan_cli.model.places import ATTENTION, Attention, options
 from sagan_cli.model.sagan import Options
 from sagan_cli.ops.precision import no_autocast, wide
 
-FORM = "official"
+ARCH = "sagan-cifar"
 KNOWN = {name: ATTENTION[name] for name in ("attention", "attn_ratio")} | {"spectral_norm": ("both", "d", "none")}
 """The options of `sagan-cifar`, and their values."""
 
@@ -91,11 +91,11 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
         UsageError: a picture size, an attention map or an option that cannot be.
     """
     check_attention(spec.height, spec.width, spec.attn_at)
-    options(spec, "sagan-cifar", KNOWN)
+    options(spec, ARCH, KNOWN)
     said = Options.of(spec)
     return Generator(spec, said.generator), Discriminator(spec, said.discriminator)
 
 
 def _attention(spec: ModelSpec, sides: list[int], width: int, kit: Kit) -> Attention:
     places = {n: str(side) for n, side in enumerate(sides) if side in spec.attn_at}
-    return Attention(spec, places, [width] * len(sides), spectral=kit.spectral, form=FORM)
+    return Attention(spec, places, [width] * len(sides), spectral=kit.spectral, arch=ARCH)

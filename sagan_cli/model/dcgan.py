@@ -14,7 +14,7 @@ stages or fewer; classes, by conditional batch norm in G and in D a projection o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -27,6 +27,8 @@ from sagan_cli.model.layers import ConditionalBatchNorm2d, Embedding, SNEmbeddin
 from sagan_cli.model.places import Attention, attended, no_attention, options
 from sagan_cli.ops.precision import no_autocast, wide
 
+KNOWN = {"spectral_norm": ("none",)}
+"""What may be said of `dcgan` beside its widths: that it is what it is."""
 Layer = Callable[[int, int, tuple[int, int], int, int], nn.Module]
 """(in, out, kernel, stride, padding) -> a convolution or a transposed one."""
 
@@ -35,6 +37,8 @@ Layer = Callable[[int, int, tuple[int, int], int, int], nn.Module]
 class Style:
     """In what DCGAN and its descendants differ."""
 
+    arch: str
+    """The name that it is registered under."""
     deconv: Layer
     """Stages of G; the last, which draws the picture, is `last_deconv`."""
     conv: Layer
@@ -60,7 +64,7 @@ def _deconv(i: int, o: int, kernel: tuple[int, int], stride: int, padding: int) 
     return nn.ConvTranspose2d(i, o, kernel, stride, padding, bias=False)
 
 
-DCGAN = Style(_deconv, _conv, _deconv, _conv, slope=0.2, norm_in_d=True)
+DCGAN = Style("dcgan", _deconv, _conv, _deconv, _conv, slope=0.2, norm_in_d=True)
 
 
 class Generator(nn.Module):
@@ -74,7 +78,8 @@ class Generator(nn.Module):
         self.stages = nn.ModuleList([first, *(style.deconv(i, o, (4, 4), 2, 1) for i, o in pairwise(widths))])
         self.norms = nn.ModuleList(ConditionalBatchNorm2d(width, spec.num_classes) for width in widths)
         sides = [max(m) for m in grid.maps()[:-1]]
-        self.attention = Attention(spec, attended(spec, sides, style.attend_after), widths, spectral=style.spectral_g)
+        places = attended(spec, sides, style.attend_after)
+        self.attention = Attention(spec, places, widths, spectral=style.spectral_g, arch=style.arch)
         self.to_image = style.last_deconv(widths[-1], spec.channels, (4, 4), 2, 1)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -102,7 +107,8 @@ class Discriminator(nn.Module):
         normed = widths[1:] if style.norm_in_d else []
         self.norms = nn.ModuleList(ConditionalBatchNorm2d(width) for width in normed)
         sides = [max(m) for m in reversed(grid.maps()[:-1])]
-        self.attention = Attention(spec, attended(spec, sides, style.attend_after), widths, spectral=style.spectral_d)
+        places = attended(spec, sides, style.attend_after)
+        self.attention = Attention(spec, places, widths, spectral=style.spectral_d, arch=style.arch)
         self.to_logit = style.last_conv(widths[-1], 1, (grid.start_height, grid.start_width), 1, 0)
         embedding = SNEmbedding if style.spectral_d else Embedding
         self.embed = embedding(spec.num_classes, widths[-1]) if spec.num_classes else None
@@ -133,12 +139,20 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
     Raises:
         UsageError: a picture size that cannot be, attention, or an option: it has none of the two.
     """
-    options(spec, "dcgan", {})
+    options(spec, "dcgan", KNOWN)
     no_attention(spec, "dcgan")
     pair = Generator(spec), Discriminator(spec)
     for network in pair:
         network.apply(_start)
     return pair
+
+
+def settled(spec: ModelSpec, *, auto: bool) -> ModelSpec:
+    """`auto` is no attention here; whoever names a map is refused by `build`."""
+    return replace(spec, attn_at=()) if auto else spec
+
+
+build.settled = settled  # type: ignore[attr-defined]
 
 
 def _start(module: nn.Module) -> None:

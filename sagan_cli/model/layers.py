@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan_cli.ops.batch_norm import batch_norm, modulate
-from sagan_cli.ops.resample import conv3x3_avgpool, pooling_kernel, upsample_conv3x3, upsampling_kernel
+from sagan_cli.ops.resample import Make, conv_of_doubled, halved_conv
 from sagan_cli.ops.spectral_norm import as_matrix, normalised, power_iteration
 
 
@@ -29,12 +28,15 @@ class SpectralNormed(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
         nn.init.xavier_uniform_(self.weight)  # the authors' release; biases start at 0
         rows, columns = as_matrix(self.weight).shape
+        if self.weight.is_meta:
+            # There are no numbers to start from, and computing with none loads PyTorch's compiler: seconds.
+            self.register_buffer("u", torch.empty(rows))
+            self.register_buffer("v", torch.empty(columns))
+            return
         self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
         self.register_buffer("v", F.normalize(torch.randn(columns), dim=0))
-        # A fresh estimate can be far too small, which would make the first forward pass explode. On the meta device
-        # there are no numbers to estimate from, and each operation costs a hundred times more.
-        if not self.weight.is_meta:
-            self.advance_(iterations=10)
+        # A fresh estimate can be far too small, which would make the first forward pass explode.
+        self.advance_(iterations=10)
 
     @torch.no_grad()
     def advance_(self, iterations: int = 1) -> None:
@@ -51,7 +53,8 @@ class SpectralNormed(nn.Module):
     @torch.no_grad()
     def fold_(self) -> None:
         """Make the normalised weight the weight, for a network that is not trained any further: u and v go."""
-        self.weight.copy_(self.bar())
+        if not self.weight.is_meta:
+            self.weight.copy_(self.bar())
         self.u = self.v = None
 
 
@@ -67,18 +70,16 @@ class SNConv2d(SpectralNormed):
         return F.conv2d(x, self.bar(), self.bias, padding=self.padding)
 
     def up(self, x: Tensor) -> Tensor:
-        """conv(nearest2x(x)), folded into one transposed convolution."""
-        return upsample_conv3x3(x, self._kernel(upsampling_kernel), self.bias)
+        """conv(nearest2x(x))."""
+        return conv_of_doubled(x, self.bar(), self.bias, None if self.u is not None else self._once)
 
     def down(self, x: Tensor) -> Tensor:
-        """avgpool2x2(conv(x)), folded into one strided convolution."""
-        return conv3x3_avgpool(x, self._kernel(pooling_kernel), self.bias)
+        """avgpool2x2(conv(x))."""
+        return halved_conv(x, self.bar(), self.bias, None if self.u is not None else self._once)
 
-    def _kernel(self, make: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.u is not None:
-            return make(self.bar())
-        if self._resampling is None:
-            self._resampling = make(self.weight.detach())
+    def _once(self, make: Make, dtype: torch.dtype) -> Tensor:
+        if self._resampling is None or self._resampling.dtype != dtype:
+            self._resampling = make(self.weight.detach(), dtype)
         return self._resampling
 
 
@@ -96,12 +97,12 @@ class Conv2d(nn.Module):
         return F.conv2d(x, self.weight, self.bias, padding=self.padding)
 
     def up(self, x: Tensor) -> Tensor:
-        """conv(nearest2x(x)), folded into one transposed convolution."""
-        return upsample_conv3x3(x, upsampling_kernel(self.weight), self.bias)
+        """conv(nearest2x(x))."""
+        return conv_of_doubled(x, self.weight, self.bias)
 
     def down(self, x: Tensor) -> Tensor:
-        """avgpool2x2(conv(x)), folded into one strided convolution."""
-        return conv3x3_avgpool(x, pooling_kernel(self.weight), self.bias)
+        """avgpool2x2(conv(x))."""
+        return halved_conv(x, self.weight, self.bias)
 
 
 class SNLinear(SpectralNormed):

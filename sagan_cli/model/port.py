@@ -24,9 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
+from sagan_cli.geometry import geometry
+from sagan_cli.model import places as stages
 from sagan_cli.model.dcgan import Discriminator, Generator, Style
 from sagan_cli.model.layers import SpectralNormed
 from sagan_cli.model.places import ATTENTION, options
+from sagan_cli.usual import USUAL
 
 KNOWN = {**ATTENTION, "spectral_norm": ("both", "d", "none"), "deconv_rows": ("output", "input")}
 """The options of `sagan-dcgan`, and their values."""
@@ -75,7 +78,7 @@ class SNConvTranspose2d(SpectralNormed):
 
 
 PORT = Style(
-    SNConvTranspose2d, SNStridedConv2d, nn.ConvTranspose2d, nn.Conv2d, slope=0.1, norm_in_d=False,
+    "sagan-dcgan", SNConvTranspose2d, SNStridedConv2d, nn.ConvTranspose2d, nn.Conv2d, slope=0.1, norm_in_d=False,
     spectral_g=True, spectral_d=True, attend_after=(2, 3),
 )  # fmt: skip
 
@@ -88,9 +91,18 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
     """
     said = options(spec, "sagan-dcgan", KNOWN)
     style = replace(PORT, deconv=functools.partial(SNConvTranspose2d, rows=said.get("deconv_rows", "output")))
-    spectral = said.get("spectral_norm", "both")
+    spectral = said.get("spectral_norm", USUAL["sagan-dcgan"]["spectral_norm"])
     if spectral != "both":
         style = replace(style, deconv=nn.ConvTranspose2d, spectral_g=False)
     if spectral == "none":
         style = replace(style, conv=nn.Conv2d, spectral_d=False)
     return Generator(spec, style), Discriminator(spec, style)
+
+
+def settled(spec: ModelSpec, *, auto: bool) -> ModelSpec:
+    """`auto` is the published stages of each network."""
+    sides = [max(grid) for grid in geometry(spec.height, spec.width).maps()[:-1]]
+    return stages.settled(spec, sides, PORT.attend_after, auto=auto)
+
+
+build.settled = settled  # type: ignore[attr-defined]

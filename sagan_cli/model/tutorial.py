@@ -25,13 +25,19 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import geometry
+from sagan_cli.model import places as stages
 from sagan_cli.model.dropout import Dropout
 from sagan_cli.model.layers import ConditionalBatchNorm2d, Embedding
 from sagan_cli.model.places import ATTENTION, Attention, attended, options
 from sagan_cli.ops.precision import no_autocast, wide
 
+ARCH = "sagan-tutorial"
 SLOPE = 0.2
 DROPOUT = 0.25
+IN_G, IN_D = (1,), (2,)
+"""The stages of 128 channels at width 64, counted from 0, after which G and D attend."""
+KNOWN = {**ATTENTION, "spectral_norm": ("none",)}
+"""The options of `sagan-tutorial`, and their values."""
 
 
 class Generator(nn.Module):
@@ -46,9 +52,8 @@ class Generator(nn.Module):
         self.norm = ConditionalBatchNorm2d(widths[0], spec.num_classes)
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(widths))
         self.norms = nn.ModuleList(ConditionalBatchNorm2d(width, spec.num_classes) for width in widths[1:])
-        # Stage 0 is the linear layer's map; nothing attends on the full picture.
-        places = attended(spec, [max(m) for m in maps[:-1]], published=(1,))
-        self.attention = Attention(spec, places, widths)
+        places = attended(spec, _sides_of_g(spec), published=IN_G)
+        self.attention = Attention(spec, places, widths, arch=ARCH)
         self.to_image = nn.Conv2d(widths[-1], spec.channels, 3, padding=1)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -82,8 +87,8 @@ class Discriminator(nn.Module):
         )
         self.norms = nn.ModuleList(ConditionalBatchNorm2d(w) for w in widths[2:])
         self.dropouts = nn.ModuleList(Dropout(DROPOUT) for _ in self.convs)
-        places = attended(spec, [max(m) for m in reversed(grid.maps()[:-1])], published=(2,))
-        self.attention = Attention(spec, places, strided)
+        places = attended(spec, [max(m) for m in reversed(grid.maps()[:-1])], published=IN_D)
+        self.attention = Attention(spec, places, strided, arch=ARCH)
         self.linear = nn.Linear(4 * width * grid.start_height * grid.start_width, 1)
         self.embed = Embedding(spec.num_classes, 4 * width) if spec.num_classes else None
 
@@ -108,10 +113,23 @@ class Discriminator(nn.Module):
 
 
 def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """The `sagan-tutorial` architecture of the registry; options: `attention`, `attn_ratio`, `places`.
+    """The `sagan-tutorial` architecture of the registry; options: `KNOWN`.
 
     Raises:
         UsageError: a picture size, an attention map or an option that cannot be.
     """
-    options(spec, "sagan-tutorial", ATTENTION)
+    options(spec, ARCH, KNOWN)
     return Generator(spec), Discriminator(spec)
+
+
+def settled(spec: ModelSpec, *, auto: bool) -> ModelSpec:
+    """`auto` is the published stage of each network."""
+    return stages.settled(spec, _sides_of_g(spec), IN_G, auto=auto)
+
+
+build.settled = settled  # type: ignore[attr-defined]
+
+
+def _sides_of_g(spec: ModelSpec) -> list[int]:
+    """Of the maps on which G's stages end: the linear layer's is stage 0; nothing attends on the full picture."""
+    return [max(grid) for grid in geometry(spec.height, spec.width).maps()[1:-1]]

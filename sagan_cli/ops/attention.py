@@ -5,31 +5,14 @@ N positions ask (queries), M positions answer (keys, values). SAGAN does not sca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sagan_cli.ops.routes import assumed
+
 EXPLICIT_LIMIT = 64 * 2**20
 """Bytes of scores up to which CPU writes the map out: there it beats the fused kernel, whose memory is linear in N."""
-
-_assumed_batch: ContextVar[int | None] = ContextVar("assumed_batch", default=None)
-
-
-@contextmanager
-def assumed_batch(pictures: int) -> Iterator[None]:
-    """Within the block, `attend` takes its route as for batches of so many pictures; for 0 always the explicit one.
-
-    For tracing, where a choice made by the example's batch would hold for every batch.
-    """
-    token = _assumed_batch.set(pictures)
-    try:
-        yield
-    finally:
-        _assumed_batch.reset(token)
 
 
 def attention_map(query: Tensor, key: Tensor) -> Tensor:
@@ -50,10 +33,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _explicit(query: Tensor, key: Tensor) -> bool:
-    assumed = _assumed_batch.get()
-    pictures = query.shape[0] if assumed is None else assumed
-    scores = pictures * query.shape[1] * key.shape[1] * 4
-    return assumed == 0 or (query.device.type == "cpu" and scores <= EXPLICIT_LIMIT)
+    said = assumed()
+    scores = (query.shape[0] if said is None else said) * query.shape[1] * key.shape[1] * 4
+    return said == 0 or (query.device.type == "cpu" and scores <= EXPLICIT_LIMIT)
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

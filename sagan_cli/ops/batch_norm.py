@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,6 +27,8 @@ def batch_norm(x: Tensor, mean: Tensor, var: Tensor, *, training: bool, momentum
 def _across_processes(x: Tensor, mean: Tensor, var: Tensor, momentum: float, eps: float) -> Tensor:
     # torch's SyncBatchNorm refuses CPU modules; this runs on gloo and nccl alike. Slices are of equal size, so the
     # global mean is the mean of means, and the global variance the mean of (variance + squared mean) less its square.
+    import torch.distributed.nn.functional as dist_nn  # here: importing it writes a Python file to the temporary folder
+
     world = dist.get_world_size()
     full = wide(x)
     local_var, local_mean = torch.var_mean(full, dim=(0, 2, 3), correction=0)

@@ -18,3 +18,11 @@ def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
     """A stretch of code in the tensors' own types, on whatever device."""
     device = like.device.type
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def product_type(x: Tensor) -> torch.dtype:
+    """The type in which a convolution of x multiplies here: autocast's where it is on, else that of x."""
+    device = x.device.type
+    if x.dtype == torch.float32 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype

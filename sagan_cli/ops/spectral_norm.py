@@ -59,9 +59,11 @@ class _Normalise(torch.autograd.Function):
     @once_differentiable  # a gradient penalty differentiates through Wbar, never through this
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
         bar, u, v, sigma = ctx.saved_tensors
-        along = (grad * bar).sum() / sigma
-        outer = torch.outer(u, v)
+        # As matrices, so that each pass runs straight through memory; the last one works in place.
+        matrix = as_matrix(grad)
+        along = torch.dot(matrix.reshape(-1), as_matrix(bar).reshape(-1)) / sigma
+        out = (matrix / sigma).addr_(u * -along, v)
         if grad.dim() == 4:
             o, i, h, w = grad.shape
-            outer = outer.view(o, h, w, i).permute(0, 3, 1, 2)
-        return torch.addcmul(grad / sigma, outer, -along.expand_as(outer)), None, None
+            out = out.view(o, h, w, i).permute(0, 3, 1, 2)
+        return out, None, None

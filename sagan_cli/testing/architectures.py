@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -50,9 +50,27 @@ def check_architecture(
         spec = replace(base, height=height, width=width, channels=channels, num_classes=classes, attn_at=sides)
         with _named(_show(spec)):
             _check_pair(factory, spec, gradient_free)
+    if (settle := getattr(factory, "settled", None)) is not None:
+        _check_settled(factory, settle, base, attends)
     # `sagan train --dry-run` counts parameters and memory without allocating any.
     with _named("under torch.device('meta')"):
         _check_meta(factory, replace(base, num_classes=3, attn_at=(SIDE,) if attends else ()))
+
+
+def _check_settled(
+    factory: ArchitectureFactory, settle: Callable[..., ModelSpec], base: ModelSpec, attends: bool
+) -> None:
+    """What `--attn-at auto` becomes can be built, is the same when asked again, and `none` stays none."""
+    cases = [(True, (SIDE,)), (False, ())] + ([(False, (SIDE,))] if attends else [])
+    for auto, sides in cases:
+        with _named(f"settled({_show(base)}, auto={auto})"):
+            spec = settle(replace(base, attn_at=sides), auto=auto)
+            that(isinstance(spec, ModelSpec), f"must return a ModelSpec, not {type(spec).__name__}")
+            that(replace(spec, attn_at=sides, options={}) == replace(base, attn_at=sides), "changes the pictures")
+            that(auto or spec.attn_at == sides, f"was told attn_at {sides} and returns {spec.attn_at}")
+            that(settle(replace(base, attn_at=sides), auto=auto) == spec, "returns something else when asked again")
+            for name, network in zip(("generator", "discriminator"), _built(factory, spec, seed=0), strict=True):
+                _check_attention(spec, name, network)
 
 
 @contextmanager
