@@ -97,7 +97,12 @@ def _sagan(folder: str, *words: str) -> None:
     # The repository stands first on the path, whatever is installed.
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "sagan_cli", *words]
-    subprocess.run(command, check=True, cwd=folder, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, cwd=folder, env=_environment(path), stdout=subprocess.DEVNULL)
+
+
+def _environment(path: str) -> dict[str, str]:
+    # Compiled files are kept, as they are for a user: the interpreter's own already are.
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPATH": path}
 
 
 def _checkpoint(system: System, folder: Path) -> Path:

@@ -29,6 +29,8 @@ from sagan_cli.model import places as stages
 from sagan_cli.model.dcgan import Discriminator, Generator, Style
 from sagan_cli.model.layers import SpectralNormed
 from sagan_cli.model.places import ATTENTION, options
+from sagan_cli.ops.layout import inputs_first
+from sagan_cli.ops.precision import product_type
 from sagan_cli.usual import USUAL
 
 KNOWN = {**ATTENTION, "spectral_norm": ("both", "d", "none"), "deconv_rows": ("output", "input")}
@@ -73,7 +75,7 @@ class SNConvTranspose2d(SpectralNormed):
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.bar().transpose(0, 1) if self.by_output else self.bar()
+        weight = inputs_first(self.bar(), product_type(x)) if self.by_output else self.bar()
         return F.conv_transpose2d(x, weight, self.bias, self.stride, self.padding)
 
 

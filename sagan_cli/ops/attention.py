@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sagan_cli.ops.routes import assumed
 
-EXPLICIT_LIMIT = 64 * 2**20
+EXPLICIT_LIMIT = 32 * 2**20
 """Bytes of scores up to which CPU writes the map out: there it beats the fused kernel, whose memory is linear in N."""
 
 

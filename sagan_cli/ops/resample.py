@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sagan_cli.ops.layout import exchanged
 from sagan_cli.ops.precision import no_autocast, product_type
 from sagan_cli.ops.routes import assumed
 
@@ -125,13 +126,13 @@ class _Upsampling(torch.autograd.Function):
         sums = _tap_sums(weight.dtype, weight.device, 1.0).flip(0)
         ctx.type = weight.dtype
         taps = _summed(sums, weight.permute(0, 2, 3, 1).reshape(o, 9, i)).to(dtype)
-        return _swapped(taps).view(i, 4, 4, o).permute(0, 3, 1, 2)
+        return exchanged(taps).view(i, 4, 4, o).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
         i, o = grad.shape[:2]
-        taps = _swapped(grad.permute(0, 2, 3, 1).reshape(i, 16, o)).to(ctx.type)
+        taps = exchanged(grad.permute(0, 2, 3, 1).reshape(i, 16, o)).to(ctx.type)
         sums = _tap_sums(ctx.type, grad.device, 1.0).flip(0)
         return _summed(sums.t(), taps).view(o, 3, 3, i).permute(0, 3, 1, 2), None
 
@@ -139,12 +140,6 @@ class _Upsampling(torch.autograd.Function):
 def _summed(sums: Tensor, taps: Tensor) -> Tensor:
     with no_autocast(taps):
         return torch.matmul(sums, taps)
-
-
-def _swapped(taps: Tensor) -> Tensor:
-    """(O, 16, I) -> (I, 16, O), contiguous; in two passes, each of which PyTorch does several times as fast as one."""
-    o, n, i = taps.shape
-    return taps.reshape(o, n * i).t().contiguous().view(n, i, o).transpose(0, 1).contiguous()
 
 
 def _tap_sums(dtype: torch.dtype, device: torch.device, scale: float) -> Tensor:
