@@ -227,6 +227,17 @@ def processes(whole: Results) -> str:
     return table(["processes", "ms a step", "pictures a second"], rows)
 
 
+def folding(whole: Results) -> str:
+    """Folded over plain resampling, by layer."""
+    kinds = ("up fp32", "down fp32", "up bf16", "down bf16")
+    rows = [
+        [row["channels"], row["batch"], f"{row['side']}x{row['side']}", f"{row['batch'] * row['side'] ** 2:,}",
+         *(f"{row['ratio'][kind]['median']:.2f}" for kind in kinds)]
+        for row in whole["curves"]["folding"]
+    ]  # fmt: skip
+    return table(["channels", "batch", "smaller map", "positions", *kinds], rows)
+
+
 def data(whole: Results) -> str:
     """The pipeline."""
     rows = []
@@ -246,6 +257,7 @@ TABLES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "work": ("steps", work), "unequal": ("steps", unequal), "profile": ("steps", profile), "peaks": ("peaks", peaks),
     "sampling": ("sampling", sampling), "start": ("sampling", start), "attention": ("curves", attention),
     "batch": ("curves", _growth("batch")), "width": ("curves", _growth("width")), "processes": ("curves", processes),
+    "folding": ("curves", folding),
     "data": ("data", data),
 }  # fmt: skip
 """Name in the document -> section of the results, and what makes the table."""

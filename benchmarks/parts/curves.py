@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from measuring import interleaved, ratio, summary, timed, waiting
 
-from parts import attending
+from parts import attending, folding
 from parts.sides import DEFAULT, EXACT, TEXTBOOK
 from parts.worker import Worker
 from sagan_cli.engine.runtime import open_runtime
@@ -95,4 +95,5 @@ def processes(device: torch.device, quick: bool) -> list[dict[str, Any]]:
 
 CURVES: dict[str, Callable[[torch.device, bool], list[dict[str, Any]]]] = {
     "attention": attention, "batch": batch, "width": width, "processes": processes,
+    "folding": folding.measure,
 }  # fmt: skip
