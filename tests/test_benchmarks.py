@@ -239,6 +239,8 @@ def _results() -> dict[str, Any]:
             ],
             "batch": [{"batch": 4, **point}], "width": [{"width": 16, **point}],
             "processes": [{"processes": 2, "seconds": told(0.2), "batch": 32}],
+            "folding": [{"channels": 64, "batch": 4, "side": 8, "ratio": {
+                f"{way} {kind}": told(0.5) for way in ("up", "down") for kind in ("fp32", "bf16")}}],
         },
         "data": {"rates": [{"files": "64x64", "side": 64, "bytes": 2900, "pillow": told(1.0), "decode": told(1.0),
                             "pack_two_processes": 2.0, "read": told(9.0)}]},

@@ -73,10 +73,20 @@ class SNConvTranspose2d(SpectralNormed):
         self.by_output = rows == "output"
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.stride, self.padding = stride, padding
+        self._turned: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = inputs_first(self.bar(), product_type(x)) if self.by_output else self.bar()
-        return F.conv_transpose2d(x, weight, self.bias, self.stride, self.padding)
+        return F.conv_transpose2d(x, self._inputs_first(x), self.bias, self.stride, self.padding)
+
+    def _inputs_first(self, x: Tensor) -> Tensor:
+        """The kernel as PyTorch wants it; made once, when the layer is folded."""
+        if not self.by_output:
+            return self.bar()
+        if self.u is not None:
+            return inputs_first(self.bar(), product_type(x))
+        if self._turned is None or self._turned.dtype != product_type(x):
+            self._turned = inputs_first(self.weight.detach(), product_type(x))
+        return self._turned
 
 
 PORT = Style(
