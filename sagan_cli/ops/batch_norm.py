@@ -9,8 +9,10 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sagan_cli.ops.precision import wide
+from sagan_cli.ops.routes import assumed
 
 
 def batch_norm(x: Tensor, mean: Tensor, var: Tensor, *, training: bool, momentum: float, eps: float) -> Tensor:
@@ -25,22 +27,77 @@ def batch_norm(x: Tensor, mean: Tensor, var: Tensor, *, training: bool, momentum
 
 
 def _across_processes(x: Tensor, mean: Tensor, var: Tensor, momentum: float, eps: float) -> Tensor:
-    # torch's SyncBatchNorm refuses CPU modules; this runs on gloo and nccl alike. Slices are of equal size, so the
-    # global mean is the mean of means, and the global variance the mean of (variance + squared mean) less its square.
+    # torch's SyncBatchNorm refuses CPU modules; this runs on gloo and nccl alike.
+    if assumed() == 0:  # a penalty differentiates twice
+        return _twice_differentiable(x, mean, var, momentum, eps)
+    out: Tensor = _Global.apply(x, mean, var, momentum, eps)
+    return out
+
+
+class _Global(torch.autograd.Function):
+    """Normalisation by the statistics of all processes, by PyTorch's kernels for one: two messages of 2 C numbers.
+
+    Each process's loss depends on the pictures of all, so the backward pass adds up over the processes what the
+    statistics pass on.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mean: Tensor, var: Tensor, momentum: float, eps: float) -> Tensor:  # type: ignore[no-untyped-def]
+        # Of the pass with its own statistics only these are wanted; no other kernel takes them as fast.
+        spare = torch.zeros_like(mean), torch.ones_like(var)
+        _, own_mean, own_scale = torch.native_batch_norm(x, None, None, *spare, True, 0.0, eps)
+        own_var = own_scale.pow(-2) - eps
+        batch_mean, batch_var = _together(own_mean, own_var)
+        _remember(mean, var, batch_mean, batch_var, x, momentum)
+        ctx.save_for_backward(x, batch_mean, batch_var)
+        ctx.eps = eps
+        return torch.native_batch_norm(x, None, None, batch_mean, batch_var, False, 0.0, eps)[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
+        x, mean, var = ctx.saved_tensors
+        # With fixed statistics the kernel gives the sums of grad * xhat and of grad over this process's pictures.
+        _, along, total = torch.ops.aten.native_batch_norm_backward(
+            grad, x, torch.ones_like(mean), mean, var, None, None, False, ctx.eps, [False, True, True]
+        )
+        sums = torch.stack([along, total])
+        dist.all_reduce(sums)
+        along, total = sums / (dist.get_world_size() * x.numel() / x.shape[1])
+        # scale (grad - mean of grad - xhat * mean of grad xhat): per channel a multiple of grad, one of x, a constant.
+        scale = torch.rsqrt(var + ctx.eps)
+        of_x = -scale.square() * along
+        constant = -scale * total - of_x * mean
+        constant, of_x, scale = (values[:, None, None] for values in (constant, of_x, scale))
+        into = torch.addcmul(constant, x, of_x).addcmul_(grad, scale)  # in fp32: rounded factors would be a bias
+        return into.to(x.dtype), None, None, None, None
+
+
+def _twice_differentiable(x: Tensor, mean: Tensor, var: Tensor, momentum: float, eps: float) -> Tensor:
     import torch.distributed.nn.functional as dist_nn  # here: importing it writes a Python file to the temporary folder
 
-    world = dist.get_world_size()
     full = wide(x)
     local_var, local_mean = torch.var_mean(full, dim=(0, 2, 3), correction=0)
-    # Differentiable: each process's loss depends on the pictures of all.
-    moments = dist_nn.all_reduce(torch.stack([local_mean, local_var + local_mean.square()])) / world
-    batch_mean, batch_var = moments[0], moments[1] - moments[0].square()
-    with torch.no_grad():
-        count = world * x.numel() / x.shape[1]
-        mean.lerp_(batch_mean, momentum)
-        var.lerp_(batch_var * (count / (count - 1)), momentum)
-    scale = torch.rsqrt(batch_var.clamp_min(0) + eps)
+    moments = dist_nn.all_reduce(torch.stack([local_mean, local_var + local_mean.square()])) / dist.get_world_size()
+    batch_mean, batch_var = moments[0], (moments[1] - moments[0].square()).clamp_min(0)
+    _remember(mean, var, batch_mean.detach(), batch_var.detach(), x, momentum)
+    scale = torch.rsqrt(batch_var + eps)
     return ((full - batch_mean[:, None, None]) * scale[:, None, None]).to(x.dtype)
+
+
+def _together(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """(C,) of each process -> of all. Slices are of equal size: the mean of means, and the variances' mean + spread."""
+    moments = torch.stack([mean, var + mean.square()])
+    dist.all_reduce(moments)
+    moments /= dist.get_world_size()
+    return moments[0], (moments[1] - moments[0].square()).clamp_min(0)
+
+
+@torch.no_grad()
+def _remember(mean: Tensor, var: Tensor, batch_mean: Tensor, batch_var: Tensor, x: Tensor, momentum: float) -> None:
+    count = dist.get_world_size() * x.numel() / x.shape[1]
+    mean.lerp_(batch_mean, momentum)
+    var.lerp_(batch_var * (count / (count - 1)), momentum)
 
 
 def modulate(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
