@@ -162,7 +162,8 @@ def test_the_second_pass_sees_the_buffers_of_the_first() -> None:
 
 def peak(work: Callable[[], object]) -> int:
     """Bytes of the largest moment of `work` above its start, as the allocator counts them."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as prof:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as prof:
         work()
     events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = most = 0
