@@ -9,6 +9,8 @@ import torch
 
 from sagan_cli.ops import attention, resample, spectral_norm
 from sagan_cli.ops.batch_norm import batch_norm, modulate
+from sagan_cli.ops.layout import inputs_first
+from sagan_cli.ops.routes import assumed_batch
 
 RNG = np.random.default_rng(0)
 
@@ -52,6 +54,45 @@ def test_folded_resampling_gradients() -> None:
         lambda a, c: resample.upsample_conv3x3(a, resample.upsampling_kernel(c), None), (x, w)
     )
     assert torch.autograd.gradcheck(lambda a, c: resample.conv3x3_avgpool(a, resample.pooling_kernel(c), None), (x, w))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("folded", [True, False])
+def test_both_routes_of_resampling_are_one_function(
+    folded: bool, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resample, "FOLD_FROM", {torch.float64: 0 if folded else 1_000_000})
+    x, w, b = RNG.normal(size=(2, 3, 6, 4)), RNG.normal(size=(5, 3, 3, 3)), RNG.normal(size=5)
+    weight = t(w).contiguous(memory_format=layout)
+    assert resample.folds(t(x), 24) is folded
+    up = resample.conv_of_doubled(t(x), weight, t(b))
+    np.testing.assert_allclose(up, reference.conv2d(reference.nearest2x(x), w, b), atol=1e-12)
+    down = resample.halved_conv(t(x), weight, t(b))
+    np.testing.assert_allclose(down, reference.avgpool2x2(reference.conv2d(x, w, b)), atol=1e-12)
+
+
+def test_folding_is_chosen_by_positions_and_type() -> None:
+    x = torch.empty(8, 2, 16, 16)
+    assert resample.folds(x, 64)
+    assert not resample.folds(x, 63)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert resample.folds(x, 512)
+        assert not resample.folds(x, 511)
+    with assumed_batch(1):
+        assert not resample.folds(x, 64)
+    with assumed_batch(0):
+        assert resample.folds(x, 1)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_kernel_with_inputs_first_holds_the_same_numbers(layout: torch.memory_format) -> None:
+    w = t(RNG.normal(size=(5, 3, 4, 2))).contiguous(memory_format=layout).requires_grad_()
+    out = inputs_first(w, torch.float64)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out, w.transpose(0, 1), rtol=0, atol=0)
+    assert torch.autograd.gradcheck(lambda a: inputs_first(a, torch.float64), (w,))
+    half = inputs_first(w.detach().float().requires_grad_(), torch.bfloat16)
+    torch.testing.assert_close(half, w.detach().transpose(0, 1).to(torch.bfloat16), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (6, 4, 3, 3), (10, 6)])

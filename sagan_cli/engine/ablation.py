@@ -189,8 +189,10 @@ def seconds_per_step(config: Config, spec: ModelSpec, runtime: Runtime) -> float
     begun = time.perf_counter()
     for step in range(WARM + MEASURED):
         for _ in range(cfg.d_steps):
-            discriminator_step(players, runtime, (real, noise(step)[1]), noise(step), objective, mixture)
-        loss = generator_step(players, runtime, noise(step), objective)
+            discriminator_step(
+                players, runtime, (real, noise(step)[1]), noise(step), objective, mixture, cfg.accumulate
+            )
+        loss = generator_step(players, runtime, noise(step), objective, cfg.accumulate)
         ema.update(players.generator, step)
         loss.item()  # an accelerator works ahead; this waits for it
         if step + 1 == WARM:
