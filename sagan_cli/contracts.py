@@ -52,9 +52,9 @@ class DatasetFactory(Protocol):
     that training will use: a set that is drawn, not read, can draw at that size at once. The core crops and resizes
     whatever comes back.
 
-    A factory may carry the attribute `native_size`, the side in pixels that `--size` defaults to for this data set, and
-    `structure`, a function uint8 (N, H, W, 3) -> bool (N,) that tells which pictures are built right: `sagan eval-fid`
-    then reports their share.
+    A factory may carry the attribute `native_size`, the side in pixels that `--size` defaults to for this data set, or
+    (height, width), and `structure`, a function uint8 (N, H, W, 3) -> bool (N,) that tells which pictures are built
+    right: `sagan eval-fid` then reports their share.
     """
 
     def __call__(self, root: Path, *, split: str, height: int, width: int) -> Dataset: ...

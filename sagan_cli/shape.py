@@ -20,25 +20,25 @@ class Shape:
     attn_at: tuple[int, ...]
 
 
-def parse_shape(size: str, attn_at: str, native: int | None) -> Shape:
+def parse_shape(size: str, attn_at: str, native: tuple[int, int] | None) -> Shape:
     """Turn `auto` into numbers and check that such networks exist.
 
     Args:
         size: auto, N or HEIGHTxWIDTH.
         attn_at: auto, none, or longer sides of feature maps.
-        native: what the data set would like `auto` to be; None leaves it at DEFAULT_SIZE.
+        native: the height and width that the data set would like `auto` to be; None leaves it at DEFAULT_SIZE.
 
     Raises:
         UsageError: a size that no SAGAN has, or a feature map that the size has not.
     """
-    height, width = _size(size, native or DEFAULT_SIZE)
+    height, width = _size(size, native or (DEFAULT_SIZE, DEFAULT_SIZE))
     geometry.geometry(height, width)
     return Shape(height, width, _attention(attn_at, height, width))
 
 
-def _size(text: str, auto: int) -> tuple[int, int]:
+def _size(text: str, auto: tuple[int, int]) -> tuple[int, int]:
     if text == "auto":
-        return auto, auto
+        return auto
     match = re.fullmatch(r"(\d{1,5})(?:[xX×](\d{1,5}))?", text.strip())
     if not match:
         raise UsageError(f"--size {text}: write one side, as in 64, or HEIGHTxWIDTH, as in 96x128")

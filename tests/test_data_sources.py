@@ -124,8 +124,8 @@ def test_unconditional_takes_the_classes_off_a_named_set(plugin: list[dict[str, 
 def test_native_sizes(plugin: list[dict[str, Any]], tmp_path: Path) -> None:
     make.write_mnist(tmp_path / "idx")
     make.fill(tmp_path / "pictures", {"": 1})
-    assert native_size("shapes", tmp_path, "train") == 48
-    assert native_size(f"{tmp_path}/idx", tmp_path, "train") == 32
+    assert native_size("shapes", tmp_path, "train") == (48, 48)
+    assert native_size(f"{tmp_path}/idx", tmp_path, "train") == (32, 32)
     assert native_size(f"{tmp_path}/pictures", tmp_path, "train") is None
 
 
@@ -144,7 +144,8 @@ def test_download_where_there_is_nothing_to_download(plugin: list[dict[str, Any]
 def test_missing_files_are_named_with_their_place(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"^--data {name}: {tmp_path}.* lacks .*--data-root.*--download$"):
         opened(name, tmp_path)
-    assert native_size(name, tmp_path, "train") == {"stl10": 96, "celeba": 64}.get(name, 32)
+    side = {"stl10": 96, "celeba": 64}.get(name, 32)
+    assert native_size(name, tmp_path, "train") == (side, side)
 
 
 def test_mnist_and_fashion_are_read_from_torchvisions_folders(tmp_path: Path) -> None:

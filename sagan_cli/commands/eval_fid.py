@@ -37,7 +37,7 @@ def eval_fid(
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="fid, isc, kid, prc, structure; default fid, and structure on quadrupeds."),
+        typer.Option(metavar="LIST", help="fid, isc, kid, prc, structure; default fid, and structure on drawn data."),
     ] = None,
     n: Annotated[
         int | None,

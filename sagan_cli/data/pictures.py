@@ -81,9 +81,10 @@ def open_pictures(
         if path.suffix.lower() != ".zip" and not is_picture(path.name) and not zipfile.is_zipfile(path):
             raise UsageError(f"{where}: holds no pictures that can be scored: name {ACCEPTED}")
     with _named_by(flag):
-        side = height or sources.native_size(target, data_root, split) or DEFAULT_SIZE
+        own = sources.native_size(target, data_root, split) or (DEFAULT_SIZE, DEFAULT_SIZE)
+        height, width = (height, width or height) if height else own
         dataset = sources.open_source(
-            target, data_root=data_root, split=split, height=side, width=width or side, unconditional=unconditional
+            target, data_root=data_root, split=split, height=height, width=width, unconditional=unconditional
         )
     return FilePictures(dataset, target, where)
 

@@ -61,19 +61,23 @@ def has_parts(data: str) -> bool:
     return path is None or (path.is_dir() and is_idx_folder(path))
 
 
-def native_size(data: str, data_root: Path, split: str) -> int | None:
-    """The side in pixels that `--size` defaults to for this data set; None where it has no say (folders, archives).
+def native_size(data: str, data_root: Path, split: str) -> tuple[int, int] | None:
+    """Height and width that `--size` defaults to for this data set; None where it has no say (folders, archives).
 
     Raises:
         UsageError, DataError: as `open_source`.
     """
     path = _path(data)
     if path is not None:
-        return idx_side(path, split) if path.is_dir() and is_idx_folder(path) else None
+        side = idx_side(path, split) if path.is_dir() and is_idx_folder(path) else None
+        return None if side is None else (side, side)
     from sagan_cli import registry
 
     size = getattr(registry.load("datasets", data), "native_size", None)
-    return int(size) if size is not None else None
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
 
 
 class Unlabelled:

@@ -30,7 +30,11 @@ def check_dataset(factory: DatasetFactory, root: Path, *, height: int = 32, widt
         return factory(root, split=split, height=size[0], width=size[1])
 
     native = getattr(factory, "native_size", None)
-    that(native is None or (isinstance(native, int) and native > 0), f"native_size is {native!r}: a side in pixels")
+    sides = native if isinstance(native, tuple) else (native, native)
+    that(
+        native is None or (len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)),
+        f"native_size is {native!r}: a side in pixels, or (height, width)",
+    )
     dataset = opened()
     that(
         isinstance(dataset, Dataset),

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan_cli.data.quadrupeds import scenery
-from sagan_cli.data.quadrupeds.anatomy import Figure, place_legs, pose
+from sagan_cli.data.quadrupeds.anatomy import Figure, Species, place_legs, pose
 from sagan_cli.data.quadrupeds.coats import fur
 from sagan_cli.data.quadrupeds.shapes import (
     Array,
+    Canvas,
     Dice,
     canvas,
     clip01,
@@ -40,13 +41,17 @@ def draw(seed: int, index: int, height: int, width: int, legs: int = 4) -> NDArr
         raise ValueError(f"cannot draw {legs} legs at {height}x{width}: legs must be 3, 4 or 5, sides at least 1")
     dice, view = Dice(seed, index), canvas(height, width)
     picture = scenery.paint(view, dice)
+    place(picture, view, dice, SPECIES[index % len(SPECIES)], legs=legs)
+    return as_bytes(picture)
 
+
+def place(picture: Array, view: Canvas, dice: Dice, species: Species, *, middle: float = 0.0, legs: int = 4) -> None:
+    """Paints an animal into the picture (3, H, W), in place: about `middle` across, in a pose that the dice roll."""
     # The pose and place of the animal, all rolled before the legs so that `legs` changes nothing else.
-    species = SPECIES[index % len(SPECIES)]
     figure = pose(species, dice)
     add_features(figure, dice)
     scale, facing = dice.between(*species.size), 1.0 if dice.chance(0.5) else -1.0
-    left = dice.between(-0.025, 0.025) - facing * species.ahead * scale
+    left = middle + dice.between(-0.025, 0.025) - facing * species.ahead * scale
     ground = dice.between(0.385, 0.43)
     tint = dice.many(3, 0.97, 1.03)[:, None, None] * np.float32(dice.between(0.95, 1.03))
     roll = dice.many(6, 0.0, 1.0)
@@ -57,6 +62,10 @@ def draw(seed: int, index: int, height: int, width: int, legs: int = 4) -> NDArr
     y = (np.float32(ground) - view.y) * np.float32(1 / scale)
     scenery.shadow(picture, view, left, ground, 0.33 * scale)
     _compose(picture, figure, x, y, scale * view.scale, roll, tint)
+
+
+def as_bytes(picture: Array) -> NDArray[np.uint8]:
+    """A picture (3, H, W) in about [0, 1], which is overwritten, as uint8 (H, W, 3)."""
     picture = clip01(picture)
     # Adding a half before the cut to whole numbers rounds to the nearest one.
     picture *= 255
