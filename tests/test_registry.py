@@ -45,7 +45,7 @@ def test_built_ins_come_first_and_in_order(site: Path):
         "plugins",
     ]
     assert registry.names("architectures") == ["sagan", "sagan-dcgan", "sagan-tutorial", "sagan-cifar", "dcgan"]
-    drawn, read = ["quadrupeds", "quadrupeds-pairs"], ["cifar10", "fashion-mnist", "mnist", "svhn", "stl10", "celeba"]
+    drawn, read = ["quadrupeds", "quadrupeds-alone"], ["cifar10", "fashion-mnist", "mnist", "svhn", "stl10", "celeba"]
     assert registry.names("datasets") == drawn + read
     assert all(e.builtin and e.package == "sagan-cli" for kind in GROUPS for e in registry.entries(kind))
 

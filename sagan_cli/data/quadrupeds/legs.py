@@ -71,7 +71,7 @@ def _count(warmth: Floats) -> Ints:
     longest = _longest_run(everything)
     body = longest.max(axis=1)
     belly = np.where(longest >= 0.6 * body[:, None], rows, -1).max(axis=1)
-    animal = connected(everything, longest.argmax(axis=1))
+    animal = _connected(everything, longest.argmax(axis=1))
     whole = animal.sum(axis=(1, 2)) >= LEAST_WHOLE * everything.sum(axis=(1, 2))
 
     # Below it, a leg is what can be followed downwards from the body without a break, at each row's own threshold.
@@ -117,7 +117,7 @@ def _sharpened(warmth: Floats) -> Floats:
     return np.asarray((1 + SHARPEN) * warmth - 0.5 * SHARPEN * (padded[:, :, :-2] + padded[:, :, 2:]), dtype=np.float32)
 
 
-def connected(mask: Bools, start: Ints) -> Bools:
+def _connected(mask: Bools, start: Ints) -> Bools:
     """The parts of a mask (N, H, W) that hang together with its row `start` (N,), found by sweeps in all directions."""
     reached = mask & (np.arange(mask.shape[1]) == start[:, None])[:, :, None]
     # Each turn of a path needs one more sweep; three rounds follow any animal out to its trunk and tail.

@@ -1,0 +1,105 @@
+"""quadrupeds-alone: one animal anywhere in a wide picture, and nowhere a second one.
+
+Every part of such a picture is right by itself, with the animal or without; that there is one and no other is seen only
+by what looks at all of it. So the set asks what `quadrupeds` cannot: whether a network relates places that lie farther
+apart than its convolutions reach.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagan_cli.data.quadrupeds import scenery
+from sagan_cli.data.quadrupeds.animals import count_animals
+from sagan_cli.data.quadrupeds.draw import as_bytes, place
+from sagan_cli.data.quadrupeds.shapes import Dice, canvas
+from sagan_cli.data.quadrupeds.species import CLASS_NAMES, SPECIES
+from sagan_cli.errors import UsageError
+
+VERSION = 1
+"""Raised with every change to any picture, so that no stale pack is used."""
+SPLITS = {"train": (2, 20_000), "test": (3, 10_000)}
+"""Split -> (seed, number of pictures); `quadrupeds` has the seeds 0 and 1."""
+
+
+def draw_alone(seed: int, index: int, height: int, width: int, animals: Literal[0, 1, 2] = 1) -> NDArray[np.uint8]:
+    """Picture `index` of the series `seed`: uint8 (height, width, 3); its species is `index % len(SPECIES)`.
+
+    `animals` 0 leaves the animal out and 2 draws one of the same species in the first square and one in the last; they
+    exist to test `count_animals` and occur in no data set.
+
+    Raises:
+        ValueError: seed or index outside 0..2^64-1, narrower than two squares, or `animals` other than 0, 1 or 2.
+    """
+    if not (0 <= seed < 1 << 64 and 0 <= index < 1 << 64):
+        raise ValueError(f"seed {seed} and index {index} must lie between 0 and 2^64 - 1")
+    if height < 1 or width < 2 * height or animals not in (0, 1, 2):
+        raise ValueError(f"cannot draw {animals} animals at {height}x{width}: 0, 1 or 2, in at least two squares")
+    dice, view = Dice(seed, index), canvas(height, width)
+    picture = scenery.paint(view, dice)
+    species = SPECIES[index % len(SPECIES)]
+    room = 0.5 * (width / height - 1)
+    middles = {0: (), 1: (dice.between(-room, room),), 2: (-room, room)}[animals]
+    for middle in middles:
+        place(picture, view, dice, species, middle=middle)
+    return as_bytes(picture)
+
+
+class Alone:
+    """A numbered series of wide pictures; keeps `sagan_cli.contracts.Dataset`. Labels go round the species in turn."""
+
+    class_names = CLASS_NAMES
+
+    def __init__(self, height: int, width: int, seed: int, count: int) -> None:
+        self.height, self.width, self.seed, self.count = height, width, seed, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def fingerprint(self) -> str:
+        """Names everything a picture depends on."""
+        return f"quadrupeds-alone-v{VERSION}-seed{self.seed}-count{self.count}-{self.height}x{self.width}"
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Picture `index` as uint8 (height, width, 3), and its label.
+
+        Raises:
+            IndexError: index outside 0..len-1.
+        """
+        if not 0 <= index < self.count:
+            raise IndexError(f"picture {index} of {self.count}")
+        return draw_alone(self.seed, index, self.height, self.width), index % len(CLASS_NAMES)
+
+
+class _Factory:
+    """A `sagan_cli.contracts.DatasetFactory`."""
+
+    native_size = (16, 64)
+
+    def __call__(self, root: Path, *, split: str, height: int, width: int) -> Alone:
+        """The pictures of a split, drawn at height x width; `root` is not used, nothing is read or written.
+
+        Raises:
+            UsageError: a split other than "train" and "test", or a size in which no second animal would have room.
+        """
+        if split not in SPLITS:
+            raise UsageError(f"--split {split}: quadrupeds-alone has the splits {' and '.join(SPLITS)}")
+        if width < 2 * height:
+            raise UsageError(
+                f"--size {height}x{width}: an animal is alone where a second one had room: {height}x{2 * height}, "
+                "or wider"
+            )
+        seed, count = SPLITS[split]
+        return Alone(height, width, seed, count)
+
+    @staticmethod
+    def structure(pictures: np.ndarray) -> np.ndarray:
+        """Which pictures show one animal and no second: uint8 (N, H, W, 3) -> bool (N,)."""
+        return np.asarray(count_animals(pictures) == 1)
+
+
+build = _Factory()
