@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import performance_targets
+import precision_quality
 from performance_targets import Results, systems_in
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "performance.md"
-MISSING = "*Not measured yet; `python benchmarks/speed.py{} --only {}` does it.*"
+RESULTS = ROOT / "docs" / "results"
+MISSING = "*Not measured yet; `python benchmarks/{}` does it.*"
 SIDES = ("textbook", "exact", "default")
 
 
@@ -43,7 +45,8 @@ def render(text: str, results: dict[str, Results] | None = None) -> str:
         if whole.get(section):
             body = make(whole)
         else:
-            body = MISSING.format("" if device == "cpu" else f" --device {device}", section)
+            command = f"speed.py{'' if device == 'cpu' else f' --device {device}'} --only {section}"
+            body = MISSING.format("precision_quality.py" if section == "quality" else command)
         return f"<!-- {device} {name} -->\n\n{body}\n\n<!-- end -->"
 
     return re.sub(r"<!-- (cpu|cuda) (\w+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
@@ -51,8 +54,11 @@ def render(text: str, results: dict[str, Results] | None = None) -> str:
 
 def load(device: str) -> Results:
     """The committed results of a device; {} where there are none."""
-    path = ROOT / "docs" / "results" / f"speed-{device}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path, quality = RESULTS / f"speed-{device}.json", RESULTS / "precision_quality.json"
+    found: Results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if device == "cpu" and quality.exists():
+        found["quality"] = json.loads(quality.read_text(encoding="utf-8"))
+    return found
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -248,6 +254,11 @@ def data(whole: Results) -> str:
     return table(head, rows)
 
 
+def quality(whole: Results) -> str:
+    """What bf16 costs."""
+    return precision_quality.table(whole["quality"])
+
+
 def _on_cuda(whole: Results) -> bool:
     return "gpu" in whole["machine"]["facts"]
 
@@ -258,7 +269,7 @@ TABLES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "sampling": ("sampling", sampling), "start": ("sampling", start), "attention": ("curves", attention),
     "batch": ("curves", _growth("batch")), "width": ("curves", _growth("width")), "processes": ("curves", processes),
     "folding": ("curves", folding),
-    "data": ("data", data),
+    "data": ("data", data), "quality": ("quality", quality),
 }  # fmt: skip
 """Name in the document -> section of the results, and what makes the table."""
 

@@ -49,19 +49,20 @@ def measure(data: str, setting: str, seed: int, steps: int, n: int, work: Path) 
     values = json.loads(kept.read_text(encoding="utf-8"))["values"]
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     machine = record["machine"]["precision"]
-    return {"data": Path(data).name, "setting": setting, "precision": machine, "seed": seed, **values}
+    return {"data": Path(data).name, "steps": steps, "setting": setting, "precision": machine, "seed": seed, **values}
 
 
 def verdicts(rows: list[Row]) -> list[Row]:
-    """For each data set and measure: the mean difference of default to exact, and what the seeds differ by."""
+    """For each data set, length and measure: the mean difference of default to exact, and what the seeds differ by."""
     found = []
-    for data in dict.fromkeys(row["data"] for row in rows):
+    for data, steps in dict.fromkeys((row["data"], row["steps"]) for row in rows):
         for measure_name in ("fid", "structure"):
             by: dict[str, dict[int, float]] = {
                 setting: {
                     r["seed"]: r[measure_name]
                     for r in rows
-                    if r["data"] == data and r["setting"] == setting and r.get(measure_name) is not None
+                    if (r["data"], r["steps"], r["setting"]) == (data, steps, setting)
+                    and r.get(measure_name) is not None
                 }
                 for setting in SETTINGS
             }
@@ -70,7 +71,7 @@ def verdicts(rows: list[Row]) -> list[Row]:
                 continue
             apart = max((stdev(v.values()) for v in by.values() if len(v) > 1), default=float("nan"))
             found.append({
-                "data": data, "measure": measure_name, "seeds": difference.seeds,
+                "data": data, "steps": steps, "measure": measure_name, "seeds": difference.seeds,
                 **{setting: fmean(values.values()) for setting, values in by.items()},
                 "difference": difference.difference, "interval": difference.interval,
                 "deviation_of_seeds": apart, "inside": abs(difference.difference) <= apart,
@@ -79,14 +80,14 @@ def verdicts(rows: list[Row]) -> list[Row]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown: a row a data set and measure."""
-    head = ["data", "measure", "exact", "default", "difference (95 % interval)", "seeds differ by", ""]
+    """Markdown: a row a data set, length and measure."""
+    head = ["data", "steps", "measure", "exact", "default", "difference (95 % interval)", "seeds differ by", ""]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for v in found["verdicts"]:
         low, high = v["interval"] or (float("nan"), float("nan"))
         names = {"fid": "FID", "structure": "four legs"}
         lines.append(
-            f"| {v['data']} | {names[v['measure']]} | {v['exact']:.3g} | {v['default']:.3g} | "
+            f"| {v['data']} | {v['steps']:,} | {names[v['measure']]} | {v['exact']:.3g} | {v['default']:.3g} | "
             f"{v['difference']:+.3g} ({low:.3g} to {high:.3g}) | {v['deviation_of_seeds']:.3g} | "
             f"{'inside' if v['inside'] else 'outside'} |"
         )
@@ -97,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=["quadrupeds", FASHION])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, nargs="+", default=[500, 1000], help="lengths of the runs")
     parser.add_argument("-n", type=int, default=1020, help="pictures of a score; a multiple of the classes")
     parser.add_argument("--threads", type=int, default=0, help="of each command; 0 leaves it to PyTorch")
     parser.add_argument("--work", type=Path, default=Path("runs") / "precision-quality", help="where the runs are kept")
@@ -110,12 +111,13 @@ def main() -> None:
     if args.threads:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     rows: list[Row] = []
-    for seed, data, setting in itertools.product(args.seeds, args.data, SETTINGS):
-        rows.append(measure(data, setting, seed, args.steps, args.n, args.work))
+    lengths = " ".join(map(str, args.steps))
+    for seed, data, steps, setting in itertools.product(args.seeds, args.data, args.steps, SETTINGS):
+        rows.append(measure(data, setting, seed, steps, args.n, args.work))
         print(rows[-1], file=sys.stderr, flush=True)
         # Seeds are complete one after another: what is there can be read while the rest runs.
         found = {
-            "command": f"python benchmarks/precision_quality.py --steps {args.steps} -n {args.n}", "steps": args.steps,
+            "command": f"python benchmarks/precision_quality.py --threads 1 --steps {lengths} -n {args.n}",
             "n": args.n, "rows": rows, "verdicts": verdicts(rows),
         }  # fmt: skip
         args.out.parent.mkdir(parents=True, exist_ok=True)

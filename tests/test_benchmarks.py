@@ -16,6 +16,7 @@ import gate
 import measuring
 import performance_tables
 import performance_targets
+import precision_quality
 import pytest
 import speed
 import torch
@@ -172,9 +173,27 @@ def test_targets_say_what_is_missed_by_how_much_and_what_holds_it() -> None:
     assert "- DCGAN-shaped, 64 pixels, batch 16, exact fp32: `bmm` 50%." in lines
 
 
+def test_settings_are_compared_seed_by_seed_within_a_length() -> None:
+    scores = {("exact", 0): 0.5, ("default", 0): 0.4, ("exact", 1): 0.9, ("default", 1): 0.8}
+    rows = [
+        {"data": "set", "steps": steps, "setting": setting, "seed": seed, "structure": score + shift}
+        for steps, shift in ((10, 0.0), (20, 0.05))
+        for (setting, seed), score in scores.items()
+    ]
+    short, long = precision_quality.verdicts([*rows, {**rows[0], "seed": 7, "structure": 0.1}])
+    assert (short["steps"], long["steps"], short["seeds"]) == (10, 20, 2)
+    assert short["difference"] == pytest.approx(-0.1)
+    assert long["exact"] == pytest.approx(0.75)
+    assert long["inside"], "seeds differ by 0.28, the settings by 0.1"
+    (line,) = precision_quality.table({"verdicts": [long]}).splitlines()[2:]
+    assert line.startswith("| set | 20 | four legs | 0.75 | 0.65 | -0.1 (")
+    assert precision_quality.verdicts(rows[:1]) == []
+
+
 def test_a_document_without_results_says_how_to_get_them() -> None:
     text = performance_tables.render("<!-- cuda steps --><!-- end -->", {})
     assert "speed.py --device cuda --only steps" in text
+    assert "precision_quality.py` does" in performance_tables.render("<!-- cpu quality --><!-- end -->", {})
 
 
 @pytest.mark.slow
@@ -224,6 +243,9 @@ def _results() -> dict[str, Any]:
     conditions = {"seconds": 1.0, "others_cores_before": 0.1, "others_cores": 0.0, "steal": 0.0, "quick": False}
     return {
         "machine": {"facts": measuring.machine(CPU)},
+        "quality": {"verdicts": [{"data": "set", "steps": 10, "measure": "fid", "exact": 2.0, "default": 2.1,
+                                  "difference": 0.1, "interval": [0.0, 0.2], "deviation_of_seeds": 0.3,
+                                  "inside": True}]},
         "steps": {**systems, "conditions": conditions},
         "peaks": {"rates": {"rows": [
             {"what": f"{k}, matrix product", "gflops": told(400.0)} for k in peaks.KINDS]}, "conditions": conditions},
