@@ -46,6 +46,8 @@ def test_bad_requests_are_named():
         data.read(10_000)
     with pytest.raises(ValueError, match="1 animals at 32x63: 0, 1 or 2, in at least two squares"):
         draw_alone(0, 0, 32, 63)
+    with pytest.raises(ValueError, match=r"cannot stand 3\.5 heights apart at 16x64: 0 to 3"):
+        draw_alone(0, 0, 16, 64, 2, 3.5)
     for seed, index in ((-1, 0), (0, 1 << 64)):
         with pytest.raises(ValueError, match="between 0 and"):
             draw_alone(seed, index, 32, 64)
@@ -66,6 +68,15 @@ def test_the_animal_stands_anywhere_and_whole():
 def test_counts_none_one_and_two(size: tuple[int, int], animals: Literal[0, 1, 2]):
     count = 300 if size[0] < 64 else 60
     assert np.mean(count_animals(pictures(*size, count, animals)) == animals) >= 0.99
+
+
+def test_two_stand_as_far_apart_as_said():
+    for apart in (1.5, 2.5):
+        x = np.stack([draw_alone(SEED, i, 16, 64, 2, apart) for i in range(60)]).astype(float)
+        run = ((x[..., 0] - x[..., 1:].mean(axis=3)) > 15).any(axis=1)
+        outer = (run * np.arange(64)).max(axis=1) - np.where(run, np.arange(64), 64).min(axis=1)
+        assert np.abs(outer - 16 * (apart + 0.7)).mean() < 3
+        assert np.mean(count_animals(x.astype(np.uint8)) == 2) >= 0.97
 
 
 def test_counts_through_noise_in_mirrors_and_in_fractions():

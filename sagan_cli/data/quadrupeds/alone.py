@@ -26,14 +26,17 @@ SPLITS = {"train": (2, 20_000), "test": (3, 10_000)}
 """Split -> (seed, number of pictures); `quadrupeds` has the seeds 0 and 1."""
 
 
-def draw_alone(seed: int, index: int, height: int, width: int, animals: Literal[0, 1, 2] = 1) -> NDArray[np.uint8]:
+def draw_alone(
+    seed: int, index: int, height: int, width: int, animals: Literal[0, 1, 2] = 1, apart: float | None = None
+) -> NDArray[np.uint8]:
     """Picture `index` of the series `seed`: uint8 (height, width, 3); its species is `index % len(SPECIES)`.
 
-    `animals` 0 leaves the animal out and 2 draws one of the same species in the first square and one in the last; they
-    exist to test `count_animals` and occur in no data set.
+    `animals` 0 leaves the animal out and 2 draws two of the species, `apart` times the height from each other, as far
+    as can be by default; they exist to test `count_animals` and discriminators, and occur in no data set.
 
     Raises:
-        ValueError: seed or index outside 0..2^64-1, narrower than two squares, or `animals` other than 0, 1 or 2.
+        ValueError: seed or index outside 0..2^64-1, narrower than two squares, `animals` other than 0, 1 or 2, or
+            farther apart than there is room.
     """
     if not (0 <= seed < 1 << 64 and 0 <= index < 1 << 64):
         raise ValueError(f"seed {seed} and index {index} must lie between 0 and 2^64 - 1")
@@ -42,10 +45,14 @@ def draw_alone(seed: int, index: int, height: int, width: int, animals: Literal[
     dice, view = Dice(seed, index), canvas(height, width)
     picture = scenery.paint(view, dice)
     species = SPECIES[index % len(SPECIES)]
-    room = 0.5 * (width / height - 1)
-    middles = {0: (), 1: (dice.between(-room, room),), 2: (-room, room)}[animals]
-    for middle in middles:
-        place(picture, view, dice, species, middle=middle)
+    # From the first animal to the last, and from the middle of the picture to the middle between them.
+    room = width / height - 1
+    span = 0.0 if animals < 2 else room if apart is None else apart
+    if not 0 <= span <= room:
+        raise ValueError(f"two animals cannot stand {span:g} heights apart at {height}x{width}: 0 to {room:g}")
+    shift = dice.between(-0.5, 0.5) * (room - span)
+    for side in {0: (), 1: (0.0,), 2: (-0.5, 0.5)}[animals]:
+        place(picture, view, dice, species, middle=shift + side * span)
     return as_bytes(picture)
 
 
