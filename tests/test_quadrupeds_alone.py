@@ -12,7 +12,7 @@ import torch
 from sagan_cli import registry
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.data.quadrupeds.alone import build, draw_alone
-from sagan_cli.data.quadrupeds.animals import count_animals
+from sagan_cli.data.quadrupeds.animals import count_animals, places
 from sagan_cli.errors import UsageError
 from sagan_cli.model import sagan
 from sagan_cli.testing import check_dataset
@@ -57,6 +57,8 @@ def test_the_animal_stands_anywhere_and_whole():
     x = pictures(16, 64, 400).astype(float)
     warmth = x[..., 0] - x[..., 1:].mean(axis=3)
     middles = (np.clip(warmth, 0, None).sum(axis=1) * np.arange(64)).sum(axis=1) / np.clip(warmth, 0, None).sum((1, 2))
+    assert np.abs(16 * places(x.astype(np.uint8)) - middles).mean() < 1.5
+    assert np.isnan(places(pictures(16, 64, 1, 0))).all()
     assert middles.min() < 12
     assert middles.max() > 52
     assert np.histogram(middles, bins=4, range=(8, 56))[0].min() > 60

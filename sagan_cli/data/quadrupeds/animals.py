@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
@@ -36,6 +37,17 @@ def count_animals(images: NDArray[np.uint8] | NDArray[np.floating]) -> Ints:
         raise ValueError(f"count_animals needs pictures of shape (H, W, 3), not {images.shape[1:]}")
     found = [_count(_warm(images[i : i + CHUNK])) for i in range(0, len(images), CHUNK)]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+def places(images: NDArray[np.uint8] | NDArray[np.floating]) -> Floats:
+    """Where the middle of all that is warm lies, in heights from the left edge: (N, H, W, 3) -> float32 (N,).
+
+    NaN where nothing is warm. Of use for pictures with one animal: how it moves about is `places(...).std()`.
+    """
+    mass = _warm(np.asarray(images)).sum(axis=1).astype(np.float32)
+    middle = mass @ (np.arange(mass.shape[1], dtype=np.float32) + 0.5)
+    whole = mass.sum(axis=1)
+    return np.asarray(np.where(whole > 0, middle / np.maximum(whole, 1), np.nan) / WORKING_HEIGHT, dtype=np.float32)
 
 
 def _warm(images: NDArray[np.uint8] | NDArray[np.floating]) -> Bools:
