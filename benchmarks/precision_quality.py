@@ -5,8 +5,8 @@
     python benchmarks/precision_quality.py --table
 
 Each run is `sagan train --preset laptop`, and its score `sagan eval-fid --extractor classifier`, drawn in fp32 for
-both. A run or score that is there already is not made again, so what was stopped goes on. *Default* and *exact* of one
-seed see the same pictures and the same latents.
+both. A run or score that is there already is not made again, so what was stopped goes on, and the results of other
+data, lengths and seeds are kept. *Default* and *exact* of one seed see the same pictures and the same latents.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ def measure(data: str, setting: str, seed: int, steps: int, n: int, work: Path) 
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     machine = record["machine"]["precision"]
     return {"data": Path(data).name, "steps": steps, "setting": setting, "precision": machine, "seed": seed, **values}
+
+
+def key(row: Row) -> tuple[str, int, str, int]:
+    """What names a run: results of several calls are kept in one file."""
+    return row["data"], row["steps"], row["setting"], row["seed"]
 
 
 def verdicts(rows: list[Row]) -> list[Row]:
@@ -110,15 +115,16 @@ def main() -> None:
         return
     if args.threads:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    rows: list[Row] = []
-    lengths = " ".join(map(str, args.steps))
+    before = json.loads(args.out.read_text(encoding="utf-8"))["rows"] if args.out.exists() else []
+    rows = {key(row): row for row in before}
     for seed, data, steps, setting in itertools.product(args.seeds, args.data, args.steps, SETTINGS):
-        rows.append(measure(data, setting, seed, steps, args.n, args.work))
-        print(rows[-1], file=sys.stderr, flush=True)
+        row = measure(data, setting, seed, steps, args.n, args.work)
+        print(row, file=sys.stderr, flush=True)
+        rows[key(row)] = row
         # Seeds are complete one after another: what is there can be read while the rest runs.
         found = {
-            "command": f"python benchmarks/precision_quality.py --threads 1 --steps {lengths} -n {args.n}",
-            "n": args.n, "rows": rows, "verdicts": verdicts(rows),
+            "command": "python benchmarks/precision_quality.py --threads 1", "n": args.n,
+            "rows": list(rows.values()), "verdicts": verdicts(list(rows.values())),
         }  # fmt: skip
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
