@@ -24,6 +24,8 @@ KINDS = (("64x64", (64, 64), 64), ("178x218, as CelebA's", (178, 218), 64), ("50
 BATCH = 64
 QUICK, WHOLE = (128, 3), (512, 5)
 """Files of each kind, and rounds."""
+LINKS = 15
+"""Further names of each file while they are packed: so many that starting the workers is little beside it."""
 
 
 def measure(device: torch.device, quick: bool) -> list[dict[str, Any]]:
@@ -75,13 +77,16 @@ def _files(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
 
 
 def _pack(folder: Path, side: int) -> tuple[Any, float]:
+    for file in list((folder / "pictures").iterdir()):
+        for n in range(LINKS):
+            file.with_stem(f"{file.stem}-{n}").hardlink_to(file)
     dataset = open_folder(folder / "pictures", where="pictures", unconditional=True)
     begun = time.perf_counter()
     pack = open_pack(
         dataset, PackRequest(side, side, 3), cache_dir=folder / "cache", max_bad=0.0, workers=2,
         progress=lambda done, total: None, notify=lambda text: None,
     )  # fmt: skip
-    return pack, time.perf_counter() - begun
+    return pack, (time.perf_counter() - begun) / (1 + LINKS)
 
 
 def _reader(batches: Batches) -> Callable[[], Any]:
