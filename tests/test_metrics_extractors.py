@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -243,6 +244,17 @@ def test_code_in_a_pickle_is_not_run(ear: Ear, tmp_path: Path) -> None:
     call, arguments = Bomb(mark).__reduce__()
     call(*arguments)
     assert mark.exists()  # ... which is one that leaves its mark
+
+
+def test_constructors_that_ask_for_any_pickle_get_tensors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "bomb.pth"
+    torch.save({"x": Bomb(mark)}, path)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    with fidelity._tensors_only(), pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=False)
+    assert not mark.exists()
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
 def _damaged(path: Path) -> None:

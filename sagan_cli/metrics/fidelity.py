@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import os
 import re
 import socket
 import warnings
@@ -76,8 +77,8 @@ def _load_state(name: str, weights: Weights, notify: Callable[[str], None]) -> t
     import torch
 
     state = load_tensors(weights)
-    # The classes call torch.load(weights_only=False) on what they are given, which would run code hidden in the file.
-    # So they get a pickle of our own, made in memory of the tensors that passed.
+    # The classes read a checkpoint of torch.save's and nothing else: they get one made in memory of the tensors that
+    # passed, never the file.
     ours = io.BytesIO()
     torch.save(state, ours)
     ours.seek(0)
@@ -152,8 +153,26 @@ def _construct(name: str, notify: Callable[[str], None], **arguments: Any) -> An
 
     cls = FEATURE_EXTRACTORS_REGISTRY[name]
     # fork_rng: the constructors initialise every layer at random before they load it
-    with _overheard(notify), _patience(), torch.random.fork_rng(devices=[]):
+    with _overheard(notify), _patience(), _tensors_only(), torch.random.fork_rng(devices=[]):
         return cls(name, list(cls.get_provided_features_list()), **arguments)
+
+
+@contextlib.contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Within it torch.load takes tensors and plain containers alone, even of who asks for weights_only=False.
+
+    torch-fidelity's constructors do ask. PyTorch reads these variables at every call.
+    """
+    force, allow = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    before = {name: os.environ.pop(name, None) for name in (force, allow)}
+    os.environ[force] = "1"
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _extractor(

@@ -23,6 +23,7 @@ class Quadrupeds:
     Picture and label are pure functions of (seed, index, size); labels go round the classes in turn.
     """
 
+    name, version = "quadrupeds", VERSION
     class_names = CLASS_NAMES
 
     def __init__(self, height: int, width: int, seed: int = 0, count: int = 20_000) -> None:
@@ -33,7 +34,7 @@ class Quadrupeds:
 
     def fingerprint(self) -> str:
         """Names everything a picture depends on."""
-        return f"quadrupeds-v{VERSION}-seed{self.seed}-count{self.count}-{self.height}x{self.width}"
+        return f"{self.name}-v{self.version}-seed{self.seed}-count{self.count}-{self.height}x{self.width}"
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """Picture `index` as uint8 (height, width, 3), and its label.
@@ -43,7 +44,11 @@ class Quadrupeds:
         """
         if not 0 <= index < self.count:
             raise IndexError(f"picture {index} of {self.count}")
-        return draw(self.seed, index, self.height, self.width), index % len(CLASS_NAMES)
+        return self.picture(index), index % len(CLASS_NAMES)
+
+    def picture(self, index: int) -> np.ndarray:
+        """Picture `index`, drawn."""
+        return draw(self.seed, index, self.height, self.width)
 
 
 class _Factory:

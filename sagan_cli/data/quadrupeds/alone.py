@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sagan_cli.data.quadrupeds import scenery
+from sagan_cli.data.quadrupeds import Quadrupeds, scenery
 from sagan_cli.data.quadrupeds.animals import count_animals
 from sagan_cli.data.quadrupeds.draw import as_bytes, place
 from sagan_cli.data.quadrupeds.shapes import Dice, canvas
-from sagan_cli.data.quadrupeds.species import CLASS_NAMES, SPECIES
+from sagan_cli.data.quadrupeds.species import SPECIES
 from sagan_cli.errors import UsageError
 
 VERSION = 1
@@ -56,30 +56,14 @@ def draw_alone(
     return as_bytes(picture)
 
 
-class Alone:
+class Alone(Quadrupeds):
     """A numbered series of wide pictures; keeps `sagan_cli.contracts.Dataset`. Labels go round the species in turn."""
 
-    class_names = CLASS_NAMES
+    name, version = "quadrupeds-alone", VERSION
 
-    def __init__(self, height: int, width: int, seed: int, count: int) -> None:
-        self.height, self.width, self.seed, self.count = height, width, seed, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def fingerprint(self) -> str:
-        """Names everything a picture depends on."""
-        return f"quadrupeds-alone-v{VERSION}-seed{self.seed}-count{self.count}-{self.height}x{self.width}"
-
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Picture `index` as uint8 (height, width, 3), and its label.
-
-        Raises:
-            IndexError: index outside 0..len-1.
-        """
-        if not 0 <= index < self.count:
-            raise IndexError(f"picture {index} of {self.count}")
-        return draw_alone(self.seed, index, self.height, self.width), index % len(CLASS_NAMES)
+    def picture(self, index: int) -> np.ndarray:
+        """Picture `index`, drawn."""
+        return draw_alone(self.seed, index, self.height, self.width)
 
 
 class _Factory:
