@@ -5,7 +5,7 @@
 Interleaved in one process: A is the extractor on pictures that lie in memory, B the whole pass of `sagan eval-fid` over
 a generator (draw, measure, collect), C is A once more, for the spread. Ratios are medians over the rounds. Memory is
 the peak of a fresh process for each count. FILE is a weights file of Inception; speed does not depend on its numbers,
-so `python tests/inception.py FILE` makes one that serves.
+so `python tests/support/inception_weights.py FILE` makes one that serves.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sagan_cli.commands.targets import find_checkpoint
 from sagan_cli.engine import sample
-from sagan_cli.engine.features import Pass, collect
 from sagan_cli.engine.runtime import open_runtime
-from sagan_cli.engine.sides import Drawn, requests_for
-from sagan_cli.metrics.extractor import three_channels
-from sagan_cli.metrics.fidelity import open_fidelity
+from sagan_cli.evaluation.extractors.extractor import three_channels
+from sagan_cli.evaluation.extractors.fidelity import open_fidelity
+from sagan_cli.evaluation.features import Pass, collect
+from sagan_cli.evaluation.sides import Drawn, requests_for
+from sagan_cli.generators import find_checkpoint
 
 BATCH = 64
 

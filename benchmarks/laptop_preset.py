@@ -5,7 +5,7 @@
     python benchmarks/laptop_preset.py --table                                         # the results so far
 
 Each run is `sagan train` with the preset's width and batch. Every 250 steps the moving average draws 510 pictures (85
-of each class), and the share with exactly four legs is counted by `sagan_cli.data.quadrupeds.count_legs`: a score that
+of each class), and the share with exactly four legs is counted by `sagan_cli.quadrupeds.count_legs`: a score that
 needs no trained network. Beside it stands the spread of the pictures (mean standard deviation of a pixel over the
 pictures of one class, as a share of the data's): a generator that has collapsed scores well on legs and low here.
 """
@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from sagan_cli.data.quadrupeds import Quadrupeds, count_legs_batch
 from sagan_cli.engine.runtime import Runtime, open_runtime
 from sagan_cli.engine.sample import Request, load, pictures
+from sagan_cli.quadrupeds import Quadrupeds, count_legs_batch
 from sagan_cli.runs import Run
 
 OUT = Path(__file__).parent.parent / "docs" / "results" / "laptop_preset.json"

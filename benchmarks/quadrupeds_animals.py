@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sagan_cli.data.quadrupeds.alone import SPLITS, draw_alone
-from sagan_cli.data.quadrupeds.animals import count_animals, places
+from sagan_cli.quadrupeds.alone import SPLITS, draw_alone
+from sagan_cli.quadrupeds.animals import count_animals, places
 
 SEED = 77_002
 NOISE = 0.04

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sagan_cli.data.quadrupeds import count_legs_batch, draw
+from sagan_cli.quadrupeds import count_legs_batch, draw
 
 SEED = 77_001
 BATCH = 500

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from browser import chrome, complaints, emulate, screen
+from support.browser import chrome, complaints, emulate, screen
 
 Place = tuple[float, float]
 

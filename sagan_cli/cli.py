@@ -14,9 +14,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from sagan_cli import __version__, console, leaving, registry
-from sagan_cli.commands.loading import LazyCommand, QuickFlags
+from sagan_cli import __version__, console
+from sagan_cli.commands import leaving
+from sagan_cli.commands.startup import LazyCommand, QuickFlags
 from sagan_cli.errors import SaganError
+from sagan_cli.plugins import registry
 
 EPILOG = """
 Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted (Ctrl-C), 143 terminated.

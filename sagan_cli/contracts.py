@@ -7,14 +7,16 @@ A `sagan.datasets` entry point names a `DatasetFactory`, a `sagan.architectures`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
 
 API_VERSION = 1
 """The contract's version; a plugin module may declare `SAGAN_PLUGIN_API = 1` to be refused by a core that moved on."""
@@ -104,3 +106,229 @@ class ArchitectureFactory(Protocol):
     """
 
     def __call__(self, spec: ModelSpec) -> tuple[nn.Module, nn.Module]: ...
+
+
+# ---- Metrics (`sagan.metrics`) ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of a metric."""
+
+    name: str
+    """Key in the record, `--max` and metrics.jsonl; must be a key of `Metric.better`."""
+    value: float
+    interval: tuple[float, float] | None = None
+    """95 % interval, or None."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Further facts for the record, for example a standard deviation."""
+    notes: Sequence[str] = ()
+    """Warnings for the user, one sentence each."""
+
+
+class Features(Protocol):
+    """The features of one set of images at a metric's layer."""
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """(N, D); may be mapped from a file. Available for generated images always, for real ones if asked for."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(N,) class indices, or None without classes."""
+        ...
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """(D,)."""
+        ...
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """(D, D), divided by N - 1."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """N; 0 where ready statistics do not say it."""
+        ...
+
+
+@dataclass(frozen=True)
+class MetricInputs:
+    """What a metric is computed from."""
+
+    fake: Features
+    real: Features | None
+    """None where `Metric.real` is "none"."""
+    knobs: Mapping[str, int]
+    """Values of `Metric.knobs` as the protocol or the user set them."""
+    class_names: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of generated images; an entry point of `sagan.metrics` names an instance.
+
+    The name of the entry point is what `--metrics` accepts.
+    """
+
+    about: str
+    """One line with its source."""
+    better: Mapping[str, str]
+    """Name of each number it returns -> "lower" or "higher"."""
+    compute: Callable[[MetricInputs], Iterable[Score]]
+    layer: str | None = "fid"
+    """Extractor layer: that of the built-in metric of this name ("fid", "kid", "isc", "prc"); None: no extractor."""
+    real: str = "rows"
+    """What it needs of the real images: "rows" (all features), "moments" (mean and covariance) or "none"."""
+    knobs: Mapping[str, int] = field(default_factory=dict)
+    """Its parameters and their defaults; recorded, and compared by `sagan compare`."""
+    measure: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
+    """With `layer` None: uint8 (n, H, W, 3) images -> float32 (n, D), collected as the rows of `fake`."""
+
+
+# ---- Objective (`sagan.losses`, `sagan.penalties`, `sagan.augmentations`, `sagan.constraints`) -----------------------
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An adversarial loss; an entry point of `sagan.losses` names an instance, chosen by `--loss`.
+
+    Both functions take logits on real and on fake images, (N,) each, fp32, and return a scalar to be minimised. Row i
+    of both belongs to one pair, for losses over pairs.
+    """
+
+    about: str
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor | None, Tensor], Tensor]
+    """The logits on real images are None unless `uses_real`."""
+    uses_real: bool = False
+    """Whether the generator's loss needs logits on real images, which costs D's forward pass over them."""
+
+
+@dataclass(frozen=True)
+class PenaltyInputs:
+    """What a penalty is computed from: one slice of a discriminator update."""
+
+    discriminator: Callable[[Tensor, Tensor | None], Tensor]
+    """Images (N, C, H, W) and classes (N,) or None -> logits (N,)."""
+    real: Tensor
+    """(N, C, H, W) in [-1, 1], augmented as D sees them."""
+    fake: Tensor
+    """(N, C, H, W), detached."""
+    real_labels: Tensor | None
+    fake_labels: Tensor | None
+    random: Tensor | None
+    """(N, ...) from `Penalty.random`."""
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A term that is added to the discriminator's loss; an entry point of `sagan.penalties` names an instance.
+
+    `--penalty NAME=WEIGHT[/INTERVAL]` adds WEIGHT times `compute` to the loss; with an interval k it is computed at
+    every k-th update only, with k times the weight (lazy regularisation, Karras et al. 2020, appendix B).
+    """
+
+    about: str
+    compute: Callable[[PenaltyInputs], Tensor]
+    random: Callable[[torch.Generator, int], Tensor] | None = None
+    """(generator, N) -> (N, ...) CPU tensor, one row per image; a function of (seed, stream, update)."""
+    stream: str = ""
+    """Name of its random stream; the registered name by default."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A differentiable transformation of every image that D sees, in both networks' updates.
+
+    An entry point of `sagan.augmentations` names an instance; `--augment NAME[=PROBABILITY]` applies it.
+    """
+
+    about: str
+    apply: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """(images (N, C, H, W) in [-1, 1], random (N, ...), probability ()) -> images (N, C, H, W)."""
+    random: Callable[[torch.Generator, int], Tensor]
+    """(generator, N) -> (N, ...) CPU tensor, one row per image; real and fake images have streams of their own."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A change of D's weights after each of its updates; `--constraint NAME=VALUE` applies it."""
+
+    about: str
+    apply: Callable[[nn.Module, float], None]
+    """(discriminator, VALUE) -> None; runs without gradients."""
+
+
+# ---- Loggers (`sagan.loggers`) ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The run that a logger reports on."""
+
+    path: Path
+    """The run directory."""
+    config: Mapping[str, Any]
+    """All settings, as in run.json."""
+    steps: int
+    """Step at which training ends."""
+
+
+class Logger:
+    """Receives the events of a training run; subclass it and override what you need.
+
+    An entry point of `sagan.loggers` names the subclass (or any function of `RunInfo` that returns one); it is created
+    on the leading process only. An exception in a plugin's logger is reported once and does not stop training.
+    """
+
+    def __init__(self, run: RunInfo) -> None:
+        self.run = run
+
+    def start(self, step: int) -> None:
+        """Training begins, or resumes after `step`."""
+
+    def step(self, step: int, images_per_second: float, eta_seconds: float, numbers: Mapping[str, float]) -> None:
+        """A step is done; `numbers` are the newest statistics, which may be some steps old. Must be cheap."""
+
+    def statistics(self, step: int, numbers: Mapping[str, float]) -> None:
+        """New statistics, every `run.log_every` steps: losses, logits, gammas, speed, whatever a step returned."""
+
+    def grid(self, step: int, path: Path) -> None:
+        """A sample grid (PNG) of the fixed latents was written."""
+
+    def score(self, step: int, scores: Mapping[str, Any]) -> None:
+        """The EMA generator was scored (`--eval-every`)."""
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        """A checkpoint directory was written."""
+
+    def end(self, step: int, finished: bool) -> None:
+        """Training ended; `finished` is False after an interruption. Also called when training fails."""
+
+
+# ---- Export formats (`sagan.exporters`) ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """An export format; an entry point of `sagan.exporters` names an instance, chosen by `--format`.
+
+    Its file name ending is that of `default_name`; a format without one is a folder.
+    """
+
+    about: str
+    default_name: str
+    """Where it goes without `--out`, as in `model.onnx`; a name without an ending is a folder."""
+    write: Callable[..., Any]
+    """(subject, path, *, notify, **options) -> Check: write the model at `path`, read it back, compare it.
+
+    `subject` is a `sagan_cli.export.subject.Subject`, the result a `sagan_cli.export.subject.Check`.
+    """
+    loading: str = ""
+    """Lines of the model card that load it; `{name}` is the file's name."""
+    options: Sequence[str] = ()
+    """Flags of `sagan export` that it takes, of "attention", "push", "runtime"."""

@@ -32,34 +32,34 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
 
 # Variants of what another test shows on every run, and long ways round: minutes together, so only with -m slow.
 SLOW = (
-    "test_ablate_command.py::test_an_interrupted_ablation_goes_on_and_ends_with_the_same_bits",
-    "test_ablate_command.py::test_a_structure_score_is_counted_and_pooled",
-    "test_architectures.py::test_it_trains_resumes_to_the_bit_and_samples[sagan-dcgan",
-    "test_architectures.py::test_it_trains_resumes_to_the_bit_and_samples[sagan-cifar",
-    "test_architectures.py::test_it_trains_resumes_to_the_bit_and_samples[dcgan",
-    "test_architectures.py::test_it_trains_resumes_to_the_bit_and_samples[sagan-tutorial-none",
-    *(f"test_systems.py::test_each_trains_resumes_to_the_bit_and_samples[{name}]"
+    "ablation/test_ablate_command.py::test_an_interrupted_ablation_goes_on_and_ends_with_the_same_bits",
+    "ablation/test_ablate_command.py::test_a_structure_score_is_counted_and_pooled",
+    "model/test_architectures.py::test_it_trains_resumes_to_the_bit_and_samples[sagan-dcgan",
+    "model/test_architectures.py::test_it_trains_resumes_to_the_bit_and_samples[sagan-cifar",
+    "model/test_architectures.py::test_it_trains_resumes_to_the_bit_and_samples[dcgan",
+    "model/test_architectures.py::test_it_trains_resumes_to_the_bit_and_samples[sagan-tutorial-none",
+    *(f"config/test_systems.py::test_each_trains_resumes_to_the_bit_and_samples[{name}]"
       for name in ("paper", "cifar", "rows", "nonlocal", "sngan", "sngan-d", "dcgan", "wgan-gp")),
-    "test_objectives.py::test_each_trains_and_resumes_to_the_bit[--loss minimax",
-    "test_objectives.py::test_each_trains_and_resumes_to_the_bit[--loss least-squares",
-    "test_objectives.py::test_each_trains_and_resumes_to_the_bit[--loss wasserstein --clip",
-    "test_train_command.py::test_resuming_gives_the_bits_of_the_uninterrupted_run[flags1",
-    "test_train_command.py::test_resuming_gives_the_bits_of_the_uninterrupted_run[flags2",
-    "test_train_command.py::test_resuming_gives_the_bits_of_the_uninterrupted_run[flags3",
-    "test_train_command.py::test_a_signal_finishes_the_step_and_saves[15-143]",
-    "test_import.py::test_an_imported_run_is_scored_against_data",
-    "test_tracking.py::test_the_best_survives_a_resumption",
-    "test_eval_command.py::test_scoring_an_old_run_does_not_make_it_the_newest",
-    "test_export_program.py::test_every_kind_of_generator_draws_the_same_as_a_program[several",
-    "test_export_program.py::test_every_kind_of_generator_draws_the_same_as_a_program[grey",
-    "test_export_onnx.py::test_every_kind_of_generator_draws_the_same_in_onnxruntime[sagan-128",
+    "objectives/test_objectives.py::test_each_trains_and_resumes_to_the_bit[--loss minimax",
+    "objectives/test_objectives.py::test_each_trains_and_resumes_to_the_bit[--loss least-squares",
+    "objectives/test_objectives.py::test_each_trains_and_resumes_to_the_bit[--loss wasserstein --clip",
+    "commands/test_train_command.py::test_resuming_gives_the_bits_of_the_uninterrupted_run[flags1",
+    "commands/test_train_command.py::test_resuming_gives_the_bits_of_the_uninterrupted_run[flags2",
+    "commands/test_train_command.py::test_resuming_gives_the_bits_of_the_uninterrupted_run[flags3",
+    "commands/test_train_command.py::test_a_signal_finishes_the_step_and_saves[15-143]",
+    "importing/test_import.py::test_an_imported_run_is_scored_against_data",
+    "evaluation/test_tracking.py::test_the_best_survives_a_resumption",
+    "evaluation/test_eval_command.py::test_scoring_an_old_run_does_not_make_it_the_newest",
+    "export/test_program.py::test_every_kind_of_generator_draws_the_same_as_a_program[several",
+    "export/test_program.py::test_every_kind_of_generator_draws_the_same_as_a_program[grey",
+    "export/test_onnx.py::test_every_kind_of_generator_draws_the_same_in_onnxruntime[sagan-128",
 )  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `SLOW` lists; a line that names no test of a collected file is a mistake and ends the run."""
-    collected = {item.nodeid.split("::")[0].rsplit("/", 1)[-1] for item in items}
+    collected = {item.nodeid.split("::")[0].removeprefix("tests/") for item in items}
     whole = all("::" not in argument for argument in items[0].config.args) if items else False
     for line in SLOW:
         found = [item for item in items if line in item.nodeid]

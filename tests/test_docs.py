@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cli import ok
+from support.cli import ok
 
 from sagan_cli import __version__
 from sagan_cli.config.presets import PRESETS
@@ -40,19 +40,9 @@ def test_the_map_names_rooms_that_exist() -> None:
 
 def test_the_map_leaves_out_no_room() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for room in (
-        "ops",
-        "model",
-        "data",
-        "metrics",
-        "engine",
-        "explain",
-        "export",
-        "importing",
-        "config",
-        "commands",
-        "testing",
-    ):
+    packages = [path.parent.name for path in (ROOT / "sagan_cli").glob("*/__init__.py")]
+    assert len(packages) > 10
+    for room in packages:
         assert f"{room}/" in text
 
 

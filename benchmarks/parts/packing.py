@@ -14,8 +14,8 @@ WORKERS = 2
 
 def main(folder: Path, cache: Path, side: int) -> float:
     """Seconds from the listed folder to the finished pack in `cache`."""
-    from sagan_cli.data.folders import open_folder
-    from sagan_cli.data.pack import PackRequest, open_pack
+    from sagan_cli.data.packing.pack import PackRequest, open_pack
+    from sagan_cli.data.sources.folders import open_folder
 
     dataset = open_folder(folder, where="pictures", unconditional=True)
     begun = time.perf_counter()

@@ -18,8 +18,8 @@ from parts import packing
 from sagan_cli.data.batches import Batches
 from sagan_cli.data.decode import decode_image
 from sagan_cli.data.fit import fit
-from sagan_cli.data.folders import open_folder
-from sagan_cli.data.pack import PackRequest, open_pack
+from sagan_cli.data.packing.pack import PackRequest, open_pack
+from sagan_cli.data.sources.folders import open_folder
 
 KINDS = (("64x64", (64, 64), 64), ("178x218, as CelebA's", (178, 218), 64), ("500x375, as ImageNet's", (500, 375), 128))
 """Name, width and height of the JPEG files, and the side that they are trained at."""

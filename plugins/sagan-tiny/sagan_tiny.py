@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan_cli.config.architectures import shown
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
-from sagan_cli.usual import shown
 
 SAGAN_PLUGIN_API = 1
 """The version of sagan's plugin contract that this package was written for."""

@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sagan_cli import console, registry
-from sagan_cli.commands import ablate_output
-from sagan_cli.commands.ablate_plan import show_plan
-from sagan_cli.commands.ablate_write import write
+from sagan_cli import console
+from sagan_cli.ablation import output as ablate_output
+from sagan_cli.ablation.plan import show_plan
+from sagan_cli.ablation.variants import parse_variants, require_maps
+from sagan_cli.ablation.write import write
 from sagan_cli.commands.signals import stop_signals
 from sagan_cli.commands.train import PRESET_HELP, SYSTEM_HELP, anchored, interruptible, preset_for
-from sagan_cli.config.recorded import effective
+from sagan_cli.config.legacy import effective
 from sagan_cli.config.resolve import Resolved, resolve
 from sagan_cli.config.schema import SETTINGS
 from sagan_cli.config.systems import PREFIX
-from sagan_cli.config.variants import parse_variants, require_maps
 from sagan_cli.errors import UsageError
+from sagan_cli.plugins import registry
 from sagan_cli.runs import RUNS, Run
 
 if TYPE_CHECKING:
-    from sagan_cli.data.opening import Opened
-    from sagan_cli.engine.ablation import Twin
+    from sagan_cli.ablation.twins import Twin
+    from sagan_cli.data.sources.opening import Opened
     from sagan_cli.engine.jobs import Job
     from sagan_cli.engine.runtime import Runtime
 
@@ -103,7 +104,7 @@ def ablate(
     }  # fmt: skip
     resolved = _common(resolve(**layers, preset=None if preset == "auto" else preset))
     wanted = parse_variants(attn, resolved.config.model.attention)
-    from sagan_cli.data.opening import open_data
+    from sagan_cli.data.sources.opening import open_data
 
     registry.find("architectures", resolved.config.model.arch)
     opened = open_data(resolved.config)
@@ -114,10 +115,10 @@ def ablate(
     if out is not None and (out / "run.json").exists():
         raise UsageError(f"--out {out}: is a single run; name a directory for all of them")
 
-    from sagan_cli.engine.ablation import Twin, require_goes_on, specs_of
-    from sagan_cli.engine.extractors import NAMES
+    from sagan_cli.ablation.twins import Twin, require_goes_on, specs_of
     from sagan_cli.engine.jobs import label, preview_spec
     from sagan_cli.engine.runtime import open_runtime
+    from sagan_cli.evaluation.extractors.opening import NAMES
 
     if extractor not in (NO_EXTRACTOR, *NAMES):
         raise UsageError(f"--extractor {extractor}: choose {NO_EXTRACTOR}, {', '.join(NAMES)}")
@@ -172,10 +173,10 @@ def _run(
     extractor: str,
 ) -> dict[str, Any]:
     """Train and measure what is missing; the result is written whenever a seed is complete."""
-    from sagan_cli.engine.ablation import train_twin
+    from sagan_cli.ablation.measures import Yardstick
+    from sagan_cli.ablation.twins import train_twin
     from sagan_cli.engine.jobs import open_job
-    from sagan_cli.engine.scoring import Room
-    from sagan_cli.engine.twin_measures import Yardstick
+    from sagan_cli.evaluation.scoring import Room
 
     progress = interruptible(stopping)
     shared = open_job(resolved.config, opened, progress, console.note)
@@ -204,8 +205,8 @@ def _run(
 
 def _measured(twin: Twin, job: Job, run: Run, yardstick: Any) -> dict[str, Any]:
     """The row of one run."""
-    from sagan_cli.engine.ablation import parameters
-    from sagan_cli.engine.twin_measures import measure, speed
+    from sagan_cli.ablation.measures import measure, speed
+    from sagan_cli.ablation.twins import parameters
 
     found = measure(run, yardstick)
     g, d = parameters(job.config.model.arch, job.spec)

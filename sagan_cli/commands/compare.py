@@ -12,9 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sagan_cli import console, records
+from sagan_cli import console
 from sagan_cli.errors import SaganError, UsageError, closest
-from sagan_cli.records import Record
+from sagan_cli.evaluation import records
+from sagan_cli.evaluation.records import Record
 
 WAY_OUT = {
     "extractor": "the same --extractor",

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from sagan_cli import console, runs
-from sagan_cli.commands.models import find_model, open_found
-from sagan_cli.commands.real_pictures import data_settings, require_parts, run_of_model, trained_on
-from sagan_cli.config.protocols import PROTOCOLS, find, help_text
 from sagan_cli.config.schema import DataConfig
 from sagan_cli.errors import UsageError, closest
+from sagan_cli.evaluation.protocols import PROTOCOLS, find, help_text
+from sagan_cli.evaluation.real_images import data_settings, require_parts, run_of_model, trained_on
 from sagan_cli.export.naming import exported_file
+from sagan_cli.generators import find_model, open_found
 
 METRICS = ("fid", "isc", "kid", "prc", "structure")
 
@@ -108,9 +108,9 @@ def eval_fid(
     reals = _count(n_real)
     begun = time.monotonic()
 
-    from sagan_cli.engine import scoring
-    from sagan_cli.engine.rules import Plan, with_rules
     from sagan_cli.engine.runtime import open_runtime
+    from sagan_cli.evaluation import scoring
+    from sagan_cli.evaluation.rules import Plan, with_rules
 
     changes = {"extractor": extractor, "split": split, "truncation": truncation, "ema": False if raw else None}
     plan = Plan(with_rules(rules, **changes), listed, n, reals, n_real == "all", weights, per_class, fit, seed, batch)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console
-from sagan_cli.commands.models import find_model
 from sagan_cli.errors import UsageError
 from sagan_cli.export.naming import CARD, FOLDERS, FORMATS, MODEL, card_beside, format_of, refuse_existing
+from sagan_cli.generators import find_model
 
 if TYPE_CHECKING:
     from sagan_cli.export.subject import Check, Subject
@@ -134,10 +134,10 @@ def _refuse_misplaced(
 
 def _subject(found: Path, raw: bool) -> Subject:
     """What is exported, without the places on this machine; on the CPU, where equal weights make equal files."""
-    from sagan_cli.commands.models import open_found
     from sagan_cli.engine.runtime import open_runtime
     from sagan_cli.export.facts import published
     from sagan_cli.export.subject import Subject, open_subject
+    from sagan_cli.generators import open_found
 
     with open_runtime("cpu", "fp32") as runtime:
         if found.is_dir():

@@ -9,7 +9,7 @@ from sagan_cli.config.toml import to_toml
 
 if TYPE_CHECKING:
     from sagan_cli.config.resolve import Resolved
-    from sagan_cli.data.opening import Opened
+    from sagan_cli.data.sources.opening import Opened
     from sagan_cli.engine.runtime import Runtime
 
 

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from sagan_cli import console, registry
-from sagan_cli.commands.loading import real_command
+from sagan_cli import console
+from sagan_cli.commands.startup import real_command
 from sagan_cli.commands.tables import table
 from sagan_cli.contracts import API_VERSION
 from sagan_cli.errors import PluginError
-from sagan_cli.registry import Entry
+from sagan_cli.plugins import registry
+from sagan_cli.plugins.registry import Entry
 
 HEADINGS = ("KIND", "NAME", "PACKAGE", "VERSION", "BUILT-IN")
 

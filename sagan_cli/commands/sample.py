@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sagan_cli import console, leaving
-from sagan_cli.commands.models import find_model, open_found
+from sagan_cli import console
+from sagan_cli.commands import leaving
 from sagan_cli.commands.outputs import FORMATS, kind_of, refuse_existing, refuse_files, write
 from sagan_cli.errors import UsageError, closest
+from sagan_cli.generators import find_model, open_found
 
 if TYPE_CHECKING:
     import numpy as np

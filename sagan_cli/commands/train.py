@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sagan_cli import console, registry, runs
+from sagan_cli import console, runs
 from sagan_cli.commands.plan import show_plan
 from sagan_cli.commands.settings import given, with_settings
 from sagan_cli.commands.signals import stop_signals
@@ -21,11 +21,12 @@ from sagan_cli.config.resolve import Resolved, flatten, resolve
 from sagan_cli.config.systems import SYSTEMS
 from sagan_cli.config.toml import to_toml
 from sagan_cli.errors import UsageError
+from sagan_cli.plugins import registry
 from sagan_cli.resume import create, find, record_start, trainable
 from sagan_cli.runs import Run
 
 if TYPE_CHECKING:
-    from sagan_cli.data.opening import Opened
+    from sagan_cli.data.sources.opening import Opened
     from sagan_cli.engine.jobs import Job
     from sagan_cli.engine.runtime import Runtime
     from sagan_cli.engine.train import Outcome
@@ -107,7 +108,7 @@ def train(
     # What can be wrong is said before PyTorch loads, which takes seconds. The automatic presets touch none of it.
     resolved = resolve(**layers, preset=None if preset == "auto" else preset)
     if not print_config:
-        from sagan_cli.data.opening import open_data
+        from sagan_cli.data.sources.opening import open_data
 
         registry.find("architectures", resolved.config.model.arch)
         opened = open_data(resolved.config, download=download)
@@ -150,9 +151,9 @@ def _run(
 ) -> tuple[Outcome, Run]:
     """Choose the directory, pack the pictures, train; the leading process writes, the others follow."""
     from sagan_cli.engine.jobs import label, machine_facts, open_job
-    from sagan_cli.engine.scoring import Room
-    from sagan_cli.engine.tracking import open_tracker
     from sagan_cli.engine.train import train
+    from sagan_cli.evaluation.scoring import Room
+    from sagan_cli.evaluation.tracking import open_tracker
 
     chosen = find(resolved, out=out, resume=resume, new=new) if runtime.leads else None
     if not runtime.leads:

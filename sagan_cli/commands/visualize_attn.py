@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console
-from sagan_cli.commands import attention
-from sagan_cli.commands.attention_output import ANIMATIONS, KINDS, NUMBERS, encoded, kind_of
+from sagan_cli.attention import target as attention
+from sagan_cli.attention.output import ANIMATIONS, KINDS, NUMBERS, encoded, kind_of
 from sagan_cli.commands.outputs import refuse_existing
 from sagan_cli.commands.sample import LAST_SEED, label_of, parse_seeds, requests_of
-from sagan_cli.commands.targets import find_checkpoint
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.files import write_atomic
+from sagan_cli.generators import find_checkpoint
 
 if TYPE_CHECKING:
-    from sagan_cli.engine.scenes import Pair
+    from sagan_cli.attention.scenes import Pair
 
 MOST, MOST_POINTS = 1000, 7
 SCALES, FITS = ("auto", "zero", "range"), ("crop", "pad", "stretch")
@@ -113,10 +113,10 @@ def visualize_attn(
     checkpoint = find_checkpoint(target)
     paths = attention.checkpoints_of(checkpoint) if steps else [checkpoint]
 
+    from sagan_cli.attention.numbers import summary
+    from sagan_cli.attention.panels import Style
+    from sagan_cli.attention.rows import random_points, telling_points
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.explain.numbers import summary
-    from sagan_cli.explain.panels import Style
-    from sagan_cli.explain.rows import random_points, telling_points
 
     wanted = layer or []
     everything = json_ or kind == "html" or kind in NUMBERS
@@ -200,7 +200,7 @@ def _refuse_outside(points: list[tuple[int, int]], pair: Pair) -> None:
 
 def _own(image: Path, most: int, fit: str | None, class_: str | None, checkpoint: Path, pair: Pair) -> attention.Own:
     """The user's pictures, and the class that D is told."""
-    from sagan_cli.commands.own_pictures import fit_of, read_pictures
+    from sagan_cli.attention.own_images import fit_of, read_pictures
 
     spec, names = pair.sampler.spec, pair.sampler.class_names
     if class_ is not None and not names:

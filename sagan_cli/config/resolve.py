@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sagan_cli.config import systems
+from sagan_cli.config.legacy import effective, recorded
 from sagan_cli.config.presets import PRESETS
-from sagan_cli.config.recorded import effective, recorded
 from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, Config, Setting, build
 from sagan_cli.errors import UsageError, closest
 

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from sagan_cli.usual import AUTO, SAID_BY_FLAG
+from sagan_cli.config.architectures import AUTO, SAID_BY_FLAG
 
 
 def setting(default: Any, text: str, **more: Any) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sagan_cli.config.recorded import effective, recorded
+from sagan_cli.config.legacy import effective, recorded
 from sagan_cli.errors import UsageError, closest
 
 

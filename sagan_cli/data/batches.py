@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sagan_cli.data.pack import Pack
+from sagan_cli.data.packing.pack import Pack
 from sagan_cli.ops.randomness import generator
 from sagan_cli.ops.transfer import sent
 

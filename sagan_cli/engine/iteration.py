@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.engine.cuda import CudaGraphs
-from sagan_cli.engine.replay import Replay
+from sagan_cli.engine.cuda_graph import Replay
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.step import Objective, Players, discriminator_step, generator_step
 from sagan_cli.errors import UsageError

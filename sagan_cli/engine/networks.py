@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sagan_cli import registry
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.step import Players
 from sagan_cli.model.ema import EMA
 from sagan_cli.ops.randomness import generator
+from sagan_cli.plugins import registry
 
 
 def build(arch: str, spec: ModelSpec) -> tuple[nn.Module, nn.Module]:

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan_cli import registry
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import checkpoint, networks
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import CheckpointError, SaganError
 from sagan_cli.model.folding import fold_
 from sagan_cli.ops.randomness import generator, latents_and_labels
+from sagan_cli.plugins import registry
 
 DEFAULT_BATCH = 64
 CPU_GROUP, CPU_PIXELS = 8, 32 * 32 * 32

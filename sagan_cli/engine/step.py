@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.engine.runtime import Runtime
-from sagan_cli.ops.losses import LOSSES, Loss
-from sagan_cli.ops.penalties import gradient_penalty, r1
+from sagan_cli.objectives.losses import LOSSES, Loss
+from sagan_cli.objectives.penalties import gradient_penalty, r1
 from sagan_cli.ops.precision import wide
 
 

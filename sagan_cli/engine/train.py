@@ -23,8 +23,8 @@ from sagan_cli.engine.recompute import recompute_blocks
 from sagan_cli.engine.runtime import Runtime, peak_memory_mib
 from sagan_cli.engine.sample import Request, pictures
 from sagan_cli.engine.step import set_rates
-from sagan_cli.engine.tracking import Tracker, better
 from sagan_cli.errors import SaganError
+from sagan_cli.evaluation.tracking import Tracker, better
 from sagan_cli.files import write_atomic
 from sagan_cli.ops.randomness import generator, latents_and_labels
 from sagan_cli.ops.transfer import sent

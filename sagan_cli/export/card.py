@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sagan_cli import __version__, records
+from sagan_cli import __version__
 from sagan_cli.errors import SaganError
+from sagan_cli.evaluation import records
 from sagan_cli.export.facts import label
 from sagan_cli.export.loading_text import HOW_TO_LOAD
 from sagan_cli.export.subject import Check, Subject

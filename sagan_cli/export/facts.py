@@ -8,11 +8,12 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sagan_cli import __version__, registry
+from sagan_cli import __version__
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.checkpoint import Facts
 from sagan_cli.errors import CheckpointError
 from sagan_cli.export.subject import Subject
+from sagan_cli.plugins import registry
 
 FORMAT = 1
 """Of exported generators; a file of another one is refused by name."""

@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from sagan_cli import registry
 from sagan_cli.engine import networks, sample
 from sagan_cli.engine.checkpoint import Facts
 from sagan_cli.errors import CheckpointError, SaganError, UsageError
@@ -26,6 +25,7 @@ from sagan_cli.export import facts as described
 from sagan_cli.export.header import Header, load_json, read_header
 from sagan_cli.export.subject import Check, Subject
 from sagan_cli.model.folding import fold_
+from sagan_cli.plugins import registry
 
 KEY = "sagan"
 STDIN = Path("standard input")

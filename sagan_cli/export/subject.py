@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from sagan_cli import records, runs
+from sagan_cli import runs
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import sample
 from sagan_cli.engine.runtime import Runtime
+from sagan_cli.evaluation import records
 
 
 @dataclass(frozen=True)

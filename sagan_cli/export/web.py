@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sagan_cli.engine.attending import attending, attention_layers
+from sagan_cli.attention.maps import attending, attention_layers
 from sagan_cli.errors import SaganError
 from sagan_cli.export.facts import describe, published
 from sagan_cli.export.onnx import write_onnx

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sagan_cli import __version__, registry, runs
+from sagan_cli import __version__, runs
 from sagan_cli.config.schema import SETTINGS, Config, DataConfig, ModelConfig, TrainConfig
 from sagan_cli.engine import networks
 from sagan_cli.engine.checkpoint import FACTS, FORMAT, MODEL
@@ -25,6 +25,7 @@ from sagan_cli.files import write_directory
 from sagan_cli.importing.converted import Converted
 from sagan_cli.importing.naming import FORMATS, IMPORTED, UNKNOWN
 from sagan_cli.importing.reading import Loaded
+from sagan_cli.plugins import registry
 from sagan_cli.runs import Run
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from sagan_cli.config.architectures import USUAL, shown
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.geometry import check_attention, default_attention
 from sagan_cli.model.attention import KINDS, RATIOS, attention_block
-from sagan_cli.usual import USUAL, shown
 
 PLACES = ("auto", "published", "sides")
 """`published` stages of each network; the `sides` of `--attn-at`; or as `auto` says, see `attended`."""

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan_cli.config.architectures import USUAL
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import geometry
 from sagan_cli.model import places as stages
@@ -31,7 +32,6 @@ from sagan_cli.model.layers import SpectralNormed
 from sagan_cli.model.places import ATTENTION, options
 from sagan_cli.ops.layout import inputs_first
 from sagan_cli.ops.precision import product_type
-from sagan_cli.usual import USUAL
 
 KNOWN = {**ATTENTION, "spectral_norm": ("both", "d", "none"), "deconv_rows": ("output", "input")}
 """The options of `sagan-dcgan`, and their values."""

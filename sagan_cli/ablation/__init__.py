@@ -1,0 +1,1 @@
+"""Ablation of attention: runs that differ in attention only, and their comparison."""

@@ -1,0 +1,90 @@
+"""What `sagan ablate --attn` names: the twins, each by what stands where attention could. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sagan_cli.config.architectures import AUTO
+from sagan_cli.config.schema import SETTINGS
+from sagan_cli.errors import UsageError, closest
+from sagan_cli.geometry import geometry
+
+NONE = "none"
+KINDS = tuple(kind for kind in SETTINGS["model.attention"].choices if kind != AUTO)
+FORMS_OF_NAME = (
+    f"none, auto, a side as in 16, several as in 8+16, one of {', '.join(KINDS)}, or KIND@SIDE as in paper@16"
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One twin: what differs between it and the others."""
+
+    name: str
+    """As it is written, at its shortest: `16` and not `official@16` where official is the networks' own."""
+    attention: str
+    """A value of `--attention`; what stands at the sides."""
+    sides: tuple[int, ...] | None
+    """Longer sides of feature maps, smallest first; () is none, None the architecture's own place."""
+
+
+def parse_variants(text: str, own: str = "official") -> tuple[Variant, ...]:
+    """The variants of a comma list, in its order, their sides not yet held against a picture size.
+
+    Args:
+        own: the reading of the block that the networks come with, which a side alone means.
+
+    Raises:
+        UsageError: a word that names none, an empty list, or the same twin twice.
+    """
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    if not words:
+        raise UsageError(f"--attn: names no variant; write {FORMS_OF_NAME}")
+    found = tuple(_variant(word, own) for word in words)
+    _require_different(found)
+    return found
+
+
+def require_maps(variants: tuple[Variant, ...], height: int, width: int) -> None:
+    """Refuse a side that pictures of this size do not have, whatever the architecture.
+
+    Raises:
+        UsageError: naming the maps that there are.
+    """
+    sites = geometry(height, width).attention_sites()
+    size = str(height) if height == width else f"{height}x{width}"
+    legal = ", ".join(map(str, sites))
+    for variant in variants:
+        for side in variant.sides or ():
+            if side not in sites:
+                raise UsageError(f"--attn {variant.name}: pictures of {size} have feature maps {legal}, and no {side}")
+
+
+def _variant(word: str, own: str) -> Variant:
+    if word == NONE:
+        return Variant(NONE, own, ())
+    kind, at, places = word.partition("@")
+    if kind == AUTO:
+        kind = own
+    if not at and (word in KINDS or word == AUTO):
+        return Variant(kind, kind, None)
+    if not at:
+        kind, places = own, word
+    known = kind in (*KINDS, own)
+    if known and all(part.isdecimal() and int(part) for part in places.split("+")):
+        sides = sorted(int(part) for part in places.split("+"))
+        if len(set(sides)) < len(sides):
+            raise UsageError(f"--attn {word}: the same map twice")
+        where = "+".join(map(str, sides))
+        return Variant(where if kind == own else f"{kind}@{where}", kind, tuple(sides))
+    near = closest(kind, KINDS) if at and not known else closest(word, (NONE, *KINDS))
+    raise UsageError(f"--attn {word}: no such variant{near}; write {FORMS_OF_NAME}")
+
+
+def _require_different(variants: tuple[Variant, ...]) -> None:
+    seen: dict[tuple[str, tuple[int, ...] | None], str] = {}
+    for variant in variants:
+        key = variant.attention, variant.sides
+        if key in seen:
+            raise UsageError(f"--attn: {seen[key]} and {variant.name} are the same twin; leave one of them out")
+        seen[key] = variant.name

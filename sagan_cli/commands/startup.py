@@ -1,0 +1,137 @@
+"""A registry entry as a command that is imported when it runs, not when it is listed."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from sagan_cli.errors import PluginError, SaganError
+from sagan_cli.plugins import registry
+from sagan_cli.plugins.registry import Entry
+
+
+class QuickFlags:
+    """For a command: spares the start of the program the import of pydantic, which takes as long as all the rest.
+
+    Typer leaves the default of its own flags at None and calls pydantic to turn it into False. Here it is False. And
+    it calls pydantic to make a text of a text; whatever is plain is settled here, all else and every complaint there.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The command's parameters, Typer's own flags among them."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if param.name in ("help", "install_completion", "show_completion") and param.default is None:
+                param.default = False
+            usual = getattr(param, "get_runtime_param", None)
+            # Typer's objects are lasting, so once is enough; another Typer may go another way, and take its time.
+            if usual is not None and hasattr(param, "type_descriptor") and not isinstance(usual, functools.partial):
+                param.get_runtime_param = functools.partial(_Plain, usual)
+        return params
+
+
+class _Plain:
+    """What turns the values of one parameter from words into their type: at once where that is plain."""
+
+    def __init__(self, usual: Callable[[], Any]) -> None:
+        self._usual = usual
+
+    def coerce(self, value: Any, *, param: Any, ctx: Any) -> Any:
+        """As Typer's own, which is asked for everything but None, texts, and whole numbers within their bounds."""
+        about = param.type_descriptor
+        of_one = not param.multiple and param.nargs == 1 and about.parameter_info.parser is None
+        if of_one and value is None:
+            return None
+        if of_one and about.annotation is str and isinstance(value, str):
+            return value
+        if of_one and about.annotation is int and re.fullmatch(r"[0-9]{1,18}", str(value)):
+            low, high = about.parameter_info.min, about.parameter_info.max
+            if (low is None or low <= int(value)) and (high is None or int(value) <= high):
+                return int(value)
+        return self._usual().coerce(value, param=param, ctx=ctx)
+
+
+class GroupedCommand(QuickFlags, TyperCommand):
+    """A command whose plain help lists its options under their `rich_help_panel`.
+
+    Typer groups options only in its rich help, and importing rich would double the time of `sagan --help`.
+    """
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments and unnamed options first, then one section per panel in order of appearance."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                plain = "Arguments" if param.param_type_name == "argument" else "Options"
+                sections.setdefault(getattr(param, "rich_help_panel", None) or plain, []).append(record)
+        general = sections.pop("Options")
+        for title, rows in (*sections.items(), ("Options", general)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+class LazyCommand(TyperCommand):
+    """Stands in the list of commands under its name, and becomes the real command once it is called."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry.name, short_help=entry.summary, rich_markup_mode=None)
+        self.entry = entry
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The line in `sagan --help`, from the registry: no command is imported."""
+        if self.entry.builtin:
+            return str(super().get_short_help_str(limit))
+        return f"{self.entry.problem or self.entry.summary} [{self.entry.package}]"
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parse as the real command; what Typer then invokes is the context's own command.
+
+        Raises:
+            PluginError: a plugin command that cannot be imported or is not a Typer function.
+        """
+        return real_command(self.entry).make_context(info_name, args, parent=parent, **extra)
+
+
+def real_command(entry: Entry) -> TyperCommand:
+    """Import the function of an entry and let Typer read its parameters.
+
+    Raises:
+        PluginError: it cannot be imported, or its annotations mean nothing to Typer.
+    """
+    function = registry.load_entry(entry)
+    if entry.builtin:
+        return _typed(entry.name, function)
+    try:
+        return _typed(entry.name, _blaming(entry, function))
+    except Exception as e:  # a foreign signature can fail in any way inside Typer
+        raise PluginError(f"{entry.title} is not a Typer function: {type(e).__name__}: {e}") from e
+
+
+def _typed(name: str, function: Callable[..., Any]) -> TyperCommand:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(name, cls=GroupedCommand)(function)
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperCommand), "one function makes a command, not a group"
+    return command
+
+
+def _blaming(entry: Entry, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with a failure inside it named after the plugin."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)  # what it returns is no exit code
+        except (SaganError, OSError, typer.Exit, typer.Abort, typer.TyperException):
+            raise
+        except Exception as e:
+            raise PluginError(f"{entry.title} failed: {type(e).__name__}: {e}; report it to its authors") from e
+
+    return run

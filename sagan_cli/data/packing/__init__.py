@@ -1,0 +1,1 @@
+"""The packed dataset: a cached uint8 array that training reads."""

@@ -1,0 +1,250 @@
+"""The packed data set: a uint8 array on disk, found again by the content of the files and what was made of them.
+
+    <cache>/packs/<key>/images.npy       uint8 (N, H, W, C), memory-mapped
+                        labels.npy       int64 (N,)
+                        manifest.json    shape, digest, class names, and every picture that was skipped
+    <cache>/fingerprints/<glance>        content fingerprint of files that stat like this
+
+The key is the sha256 of content, class names, transform and format. A pack appears whole, by a rename, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sagan_cli.contracts import Dataset
+from sagan_cli.data.fit import FITS
+from sagan_cli.data.packing.build import Built, build
+from sagan_cli.data.packing.cache import cache_dir as cache_dir
+from sagan_cli.data.packing.cache import check_room, ready
+from sagan_cli.data.packing.fingerprint import Fingerprinted, Glance
+from sagan_cli.data.packing.reading import name_of
+from sagan_cli.data.sources.hints import hints_of
+from sagan_cli.errors import DataError, SaganError, UsageError
+from sagan_cli.files import discard, sweep, write_atomic, write_directory
+
+FORMAT = 1
+"""Part of every key: raise it when pictures come out differently, and no old pack is read again."""
+
+_CLOCK_TICK = 2_000_000_000
+"""ns within which two changes of a file may carry the same time (FAT counts in steps of two seconds)."""
+
+
+@dataclass(frozen=True)
+class PackRequest:
+    """The pictures that training wants."""
+
+    height: int
+    width: int
+    channels: int | None = None
+    """1, 3 or 4; None is 1 if no picture has a colour, else 3."""
+    fit: str = "auto"
+    """"crop", "pad" or "stretch" (see `sagan_cli.data.fit`); "auto": "pad" for the MNIST family, "crop" for others."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A packed data set, open for reading."""
+
+    path: Path
+    images: npt.NDArray[np.uint8]
+    """(N, H, W, C), memory-mapped, read-only."""
+    labels: npt.NDArray[np.int64]
+    """(N,); all 0 without classes."""
+    class_names: tuple[str, ...]
+    digest: str
+    """sha256 over pictures, labels and shape: equal digests mean the same training data."""
+    skipped: tuple[dict[str, str], ...]
+    """`file` and `reason` of each picture that could not be read."""
+    total: int
+    """Pictures in the data set, the skipped ones included."""
+    from_cache: bool
+    """Whether this call packed nothing."""
+
+    @property
+    def manifest(self) -> Path:
+        """Where all of this and the list of skipped pictures can be read."""
+        return self.path / "manifest.json"
+
+
+def open_pack(
+    dataset: Dataset,
+    request: PackRequest,
+    *,
+    cache_dir: Path,
+    max_bad: float,
+    workers: int,
+    progress: Callable[[int, int], None],
+    notify: Callable[[str], None],
+) -> Pack:
+    """The pack of this data set at this size, from the cache or made now.
+
+    Args:
+        max_bad: the largest share of unreadable pictures, 0..1; judged at every opening and no part of the key.
+        workers: processes that decode; 1 or fewer decodes here.
+        progress: told (pictures done, all) while packing only; may raise to stop, and nothing is left behind.
+        notify: given one line when pictures were skipped or a damaged pack is made again.
+
+    Raises:
+        DataError: too many bad pictures, none that can be read, or files that change meanwhile.
+        SaganError: the cache cannot be written, or a worker process died.
+    """
+    if request.fit not in ("auto", *FITS):
+        raise UsageError(f"--fit {request.fit}: choose auto, {', '.join(FITS)}")
+    packs = ready(cache_dir) / "packs"
+    content, before = content_of(dataset, cache_dir / "fingerprints")
+    hints = hints_of(dataset)
+    transform = asdict(request)
+    transform["fit"] = hints.fit if request.fit == "auto" else request.fit
+    transform["channels"] = request.channels or hints.channels
+    # A plugin may rename its classes and leave its pictures, and so its fingerprint, as they were.
+    parts = [FORMAT, content, list(dataset.class_names), transform]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    path = packs / key[:40]
+
+    pack = _load(path, notify)
+    if pack is None:
+        if len(dataset) == 0:
+            raise DataError("the data set holds no pictures")
+        sweep(packs)
+        check_room(packs, len(dataset) * request.height * request.width * (transform["channels"] or 3))
+
+        def fill(folder: Path) -> None:
+            built = build(
+                folder, dataset, height=request.height, width=request.width, channels=transform["channels"],
+                how=transform["fit"], workers=workers, progress=progress,
+            )  # fmt: skip
+            if before is not None and _glance(dataset) != before:
+                raise DataError("the data set's files changed while they were packed: run the same command again")
+            _describe(folder, dataset, built, content, transform)
+
+        # Another process may have packed the same in the meantime: its pack is as good as ours.
+        write_directory(path, fill)
+        pack = _load(path, notify, from_cache=False)
+        if pack is None:
+            raise SaganError(
+                f"{path}: the pack that was just written has gone or is damaged: run the same command again"
+            )
+    _judge(pack, max_bad, notify)
+    return pack
+
+
+def require_batch(pack: Pack, batch: int) -> None:
+    """Refuse a batch that would hold pictures twice.
+
+    Raises:
+        DataError: naming --batch.
+    """
+    if len(pack.images) < batch:
+        raise DataError(
+            f"--batch {batch}: the data set holds only {len(pack.images):,} pictures: "
+            f"pass --batch {len(pack.images)} or fewer, or add pictures"
+        )
+
+
+def content_of(dataset: Fingerprinted, memory: Path) -> tuple[str, Glance | None]:
+    """The content fingerprint, remembered in `memory` per glance so that a second start reads no picture; the glance.
+
+    Raises:
+        DataError: files that changed while they were read.
+    """
+    before = _glance(dataset)
+    if before is None:
+        return dataset.fingerprint(), None
+    memo = memory / before.key[:40]
+    try:
+        known = memo.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):  # not remembered, or a cache that cannot be read: the files still can
+        known = ""
+    if len(known) == hashlib.sha256().digest_size * 2:
+        return known, before
+    started = time.time_ns()
+    content = dataset.fingerprint()
+    if _glance(dataset) != before:
+        raise DataError("the data set's files changed while they were read: run the same command again")
+    # A file changed within the clock's last tick could change once more and look the same: not remembered.
+    if before.newest < started - _CLOCK_TICK:
+        with contextlib.suppress(SaganError):  # a cache shared read-only still serves its packs, only more slowly
+            write_atomic(memo, content.encode())
+    return content, before
+
+
+def _glance(dataset: Fingerprinted) -> Glance | None:
+    look: Callable[[], Glance | None] | None = getattr(dataset, "glance", None)
+    return look() if look else None
+
+
+def _load(path: Path, notify: Callable[[str], None], *, from_cache: bool = True) -> Pack | None:
+    """The pack at `path`, or None where there is none; a damaged one is named and moved out of the way."""
+    if not path.is_dir():
+        return None
+    try:
+        about = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        for name, size in about["bytes"].items():
+            found = (path / name).stat().st_size
+            if found != size:
+                raise ValueError(f"{name} has {found:,} bytes where {size:,} belong")
+        images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(path / "labels.npy", allow_pickle=False)
+        if list(images.shape) != about["shape"] or labels.shape != images.shape[:1]:
+            raise ValueError(f"images.npy is {images.shape} where {about['shape']} belongs")
+        return Pack(
+            path, images, labels, tuple(about["class_names"]), about["digest"], tuple(about["skipped"]), about["total"],
+            from_cache,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        notify(f"{path}: damaged pack ({e}); packing again")
+        discard(path)
+        return None
+
+
+def _describe(folder: Path, dataset: Dataset, built: Built, content: str, transform: dict[str, Any]) -> None:
+    if built.shape[0] == 0:
+        worst = built.skipped[0]
+        raise DataError(
+            f"none of the {len(dataset):,} pictures can be read "
+            f"(first: {name_of(dataset, worst.index)}: {worst.reason})"
+        )
+    about = {
+        "format": FORMAT,
+        "shape": built.shape,
+        "digest": built.digest,
+        "content": content,
+        "transform": transform,
+        "bytes": {name: (folder / name).stat().st_size for name in ("images.npy", "labels.npy")},
+        "class_names": list(dataset.class_names),
+        "total": len(dataset),
+        "skipped": [{"file": name_of(dataset, s.index), "reason": s.reason} for s in built.skipped],
+    }
+    (folder / "manifest.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _judge(pack: Pack, max_bad: float, notify: Callable[[str], None]) -> None:
+    if not pack.skipped:
+        return
+    share = len(pack.skipped) / pack.total
+    first = "; ".join(f"{s['file']}: {s['reason']}" for s in pack.skipped[:3])
+    fact = (
+        f"{len(pack.skipped):,} of {pack.total:,} pictures ({100 * share:.2g} %) cannot be read "
+        f"({first}{'; ...' if len(pack.skipped) > 3 else ''})"
+    )
+    if share > max_bad:
+        raise DataError(
+            f"{fact}, more than --max-bad {max_bad:g} allows: mend or remove them (all are listed in {pack.manifest}), "
+            "or raise --max-bad"
+        )
+    counts = np.bincount(pack.labels, minlength=len(pack.class_names))
+    for name, count in zip(pack.class_names, counts, strict=False):
+        if count == 0:
+            raise DataError(f"no picture of class '{name}' can be read (see {pack.manifest}): mend or remove the class")
+    notify(f"skipped {fact}; all are listed in {pack.manifest}")

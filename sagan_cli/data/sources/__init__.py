@@ -1,0 +1,1 @@
+"""Datasets that `--data` can name."""

@@ -1,0 +1,1 @@
+"""Scores of a generator or of images: datasets in, one record out."""

@@ -1,0 +1,236 @@
+"""torch-fidelity's feature extractors, opened without its habits: no unchecked pickle, no words on standard output.
+
+The networks, their resizing and the choice of layers are torch-fidelity's own classes, so that features are its to the
+bit; where the weights come from, and what is believed about them, is `weights.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import os
+import re
+import socket
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sagan_cli.errors import SaganError, UsageError, closest
+from sagan_cli.evaluation.extractors.published import FLAG, INCEPTION, PUBLISHED, TIMEOUT, Progress
+from sagan_cli.evaluation.extractors.weights import Weights, find_weights, load_tensors, offline, opened, tensor_digest
+
+if TYPE_CHECKING:  # torch and torch-fidelity are imported where they are used: NAMES is wanted without them
+    import torch
+    from torch import Tensor
+
+    from sagan_cli.evaluation.extractors.extractor import Extractor
+
+DINO = {
+    "dinov2-vit-s-14": "dinov2_vits14",
+    "dinov2-vit-b-14": "dinov2_vitb14",
+    "dinov2-vit-l-14": "dinov2_vitl14",
+    "dinov2-vit-g-14": "dinov2_vitg14",
+}
+"""Extractor -> name in the hub repository facebookresearch/dinov2."""
+NAMES: tuple[str, ...] = (*PUBLISHED, *DINO)
+"""What `--extractor` accepts of torch-fidelity's."""
+
+METRICS = ("fid", "kid", "prc")
+"""Metrics of any features. Inception score wants class probabilities, which of these only Inception gives."""
+
+
+def open_fidelity(
+    name: str,
+    *,
+    weights: Path | None,
+    device: torch.device,
+    environ: Mapping[str, str],
+    progress: Progress,
+    notify: Callable[[str], None],
+) -> Extractor:
+    """One of `NAMES`, frozen, in evaluation mode, on `device`, with its weights found, checked and loaded.
+
+    Args:
+        weights: `--weights`; a file instead of the one that would be looked for.
+        environ: SAGAN_FID_WEIGHTS, SAGAN_OFFLINE and HF_HUB_OFFLINE are read.
+
+    Raises:
+        UsageError: no such name or file, or weights for an extractor that takes none.
+        SaganError: weights that cannot be had, or are not this network's.
+    """
+    if name not in NAMES:
+        raise UsageError(f"--extractor {name}: no such extractor{closest(name, NAMES)}; there are {', '.join(NAMES)}")
+    if name in DINO:
+        return _open_dino(name, weights, device, environ, notify)
+    found = find_weights(name, weights, environ=environ, progress=progress, notify=notify)
+    module, digest = (_load_script if name.startswith("clip-") else _load_state)(name, found, notify)
+    facts = {"weights_file": str(found.path), "weights_file_sha256": found.sha256}
+    return _extractor(name, module, digest, found.published, device, facts)
+
+
+def _load_state(name: str, weights: Weights, notify: Callable[[str], None]) -> tuple[Any, str]:
+    """Inception or VGG16 from tensors by name; the module and its digest."""
+    import torch
+
+    state = load_tensors(weights)
+    # The classes read a checkpoint of torch.save's and nothing else: they get one made in memory of the tensors that
+    # passed, never the file.
+    ours = io.BytesIO()
+    torch.save(state, ours)
+    ours.seek(0)
+    try:
+        module = _construct(name, notify, feature_extractor_weights_path=ours)
+    except RuntimeError as e:
+        detail = _mismatch(str(e))
+        if detail is None:
+            raise
+        raise SaganError(f"{weights.path}: not weights of {name}: {detail}") from e
+    return module, weights.sha256 if weights.published else tensor_digest(state)
+
+
+def _load_script(name: str, weights: Weights, notify: Callable[[str], None]) -> tuple[Any, str]:
+    """CLIP, which is published as a TorchScript archive.
+
+    torch.jit.load runs code from the archive, and no other reader exists; so only the very bytes that were published
+    are accepted, whoever names the file.
+    """
+    if not weights.published:
+        raise SaganError(
+            f"{FLAG} {weights.path}: sha256 {weights.sha256}, but {name} is {PUBLISHED[name].sha256}; its file "
+            "holds code, so no other is opened"
+        )
+    with opened(weights) as f, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", FutureWarning)  # nothing that a user could change
+        return _construct(name, notify, feature_extractor_weights_path=f), weights.sha256
+
+
+def _open_dino(
+    name: str,
+    weights: Path | None,
+    device: torch.device,
+    environ: Mapping[str, str],
+    notify: Callable[[str], None],
+) -> Extractor:
+    """DINOv2 through torch.hub, which fetches code and weights from its authors; nothing is published to check against.
+
+    The digest is of the tensors, so that another set of weights is another extractor in every record.
+    """
+    import torch
+
+    if weights is not None:
+        raise UsageError(f"{FLAG}: {name} is fetched by torch.hub and takes no file; leave it out")
+    hub = Path(torch.hub.get_dir())
+    needed = (hub / "facebookresearch_dinov2_main", hub / "checkpoints" / f"{DINO[name]}_pretrain.pth")
+    # With both there, torch.hub still asks GitHub for the name of the main branch, and does without an answer.
+    missing = [str(path) for path in needed if not path.exists()]
+    if missing and (set_by := offline(environ)):
+        raise SaganError(
+            f"--extractor {name}: {' and '.join(missing)} not on this machine, and {set_by} is set: "
+            "unset it once to fetch them; --extractor classifier needs no download"
+        )
+    if missing:
+        notify(f"{name}: fetching code and weights of github.com/facebookresearch/dinov2 to {hub}")
+    try:
+        module = _construct(name, notify)
+    except (OSError, http.client.HTTPException, RuntimeError) as e:
+        reason = " ".join(str(e).split()) or type(e).__name__
+        raise SaganError(
+            f"--extractor {name}: torch.hub could not get facebookresearch/dinov2 ({reason}): it needs internet, or "
+            f"{hub} as a machine with internet left it; --extractor classifier needs no download"
+        ) from e
+    facts = {"weights_file": str(needed[1]), "code": "torch.hub facebookresearch/dinov2"}
+    return _extractor(name, module, tensor_digest(module.state_dict()), None, device, facts)
+
+
+def _construct(name: str, notify: Callable[[str], None], **arguments: Any) -> Any:
+    """torch-fidelity's module of a name; what it prints goes to `notify`, and torch's random state stays as it was."""
+    import torch
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+    cls = FEATURE_EXTRACTORS_REGISTRY[name]
+    # fork_rng: the constructors initialise every layer at random before they load it
+    with _overheard(notify), _patience(), _tensors_only(), torch.random.fork_rng(devices=[]):
+        return cls(name, list(cls.get_provided_features_list()), **arguments)
+
+
+@contextlib.contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Within it torch.load takes tensors and plain containers alone, even of who asks for weights_only=False.
+
+    torch-fidelity's constructors do ask. PyTorch reads these variables at every call.
+    """
+    force, allow = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    before = {name: os.environ.pop(name, None) for name in (force, allow)}
+    os.environ[force] = "1"
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _extractor(
+    name: str, module: Any, digest: str, published: bool | None, device: torch.device, facts: Mapping[str, Any]
+) -> Extractor:
+    from sagan_cli.evaluation.extractors.extractor import Extractor
+
+    module.eval().requires_grad_(False).to(device)
+    side = getattr(module, "INPUT_IMAGE_SIZE", None) or module.resolution
+    metrics = (*METRICS, "isc") if name == INCEPTION else METRICS
+    return Extractor(
+        name=name,
+        digest=digest,
+        published=published,
+        layers={metric: module.get_default_feature_layer_for_metric(metric) for metric in metrics},
+        resize=f"bilinear to {side}x{side} as TensorFlow 1 does it, without antialiasing",
+        device=device,
+        compute=partial(_compute, module),
+        facts={"torch_fidelity": metadata.version("torch-fidelity"), **facts},
+        inception=module if name == INCEPTION else None,
+    )
+
+
+def _compute(module: Any, pictures: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
+    """Features of uint8 (N, 3, H, W), float32 (N, D) by layer; the network stops after the last layer wanted."""
+    if unknown := set(layers) - set(module.get_provided_features_list()):
+        raise ValueError(f"{module.name} has no layers {sorted(unknown)}")
+    module.features_list = list(layers)
+    return dict(zip(layers, module(pictures), strict=True))
+
+
+def _mismatch(message: str) -> str | None:
+    """The first wrong key in what Module.load_state_dict raises; None when that is not what was raised."""
+    lines = [line.strip() for line in message.splitlines()]
+    if not lines or "loading state_dict" not in lines[0] or len(lines) < 2:
+        return None
+    return re.split(r'(?<="), "', lines[1])[0].rstrip(". ")
+
+
+@contextlib.contextmanager
+def _overheard(notify: Callable[[str], None]) -> Iterator[None]:
+    """Standard output and error of foreign code, told line by line afterwards; progress bars are left out."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            yield
+    finally:
+        for line in said.getvalue().split("\n"):
+            if line.strip() and "\r" not in line:
+                notify(line.strip())
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """torch.hub asks for no time limit, and would wait for ever behind a silent firewall."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,1 @@
+"""Metrics: features in, numbers and intervals out."""

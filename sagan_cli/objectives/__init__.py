@@ -1,0 +1,1 @@
+"""Terms of the training objective: losses, penalties, augmentations and constraints."""

@@ -1,0 +1,1 @@
+"""The registry of built-in and installed extensions."""

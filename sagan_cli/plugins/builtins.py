@@ -1,0 +1,71 @@
+"""The built-in data sets, architectures and commands: to add one, write its file and its line. Standard library only.
+
+They are entry points written in code: one path for them and for plugins, and never stale in an editable installation.
+A line says all that a listing shows, so that listing imports nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+KINDS = (
+    "datasets", "architectures", "commands",
+    "metrics", "losses", "penalties", "augmentations", "constraints", "loggers", "exporters",
+)  # fmt: skip
+GROUPS = {kind: f"sagan.{kind}" for kind in KINDS}
+"""Kind -> entry-point group."""
+
+
+class Point(NamedTuple):
+    """An entry point; `importlib.metadata` has a class for it, and takes as long to import as a third of typer."""
+
+    name: str
+    value: str
+    """`module:attribute`."""
+    summary: str
+
+
+_TORCHVISION = "sagan_cli.data.sources.torchvision_sets"
+BUILTINS: dict[str, list[Point]] = {
+    "datasets": [
+        Point("quadrupeds", "sagan_cli.quadrupeds:build", "four-legged animals, drawn; the default"),
+        Point("quadrupeds-alone", "sagan_cli.quadrupeds.alone:build", "one animal in a wide picture, drawn"),
+        Point("cifar10", f"{_TORCHVISION}:cifar10", "CIFAR-10, 10 classes, 32x32"),
+        Point("fashion-mnist", f"{_TORCHVISION}:fashion_mnist", "Fashion-MNIST, 10 classes, 28x28 grey"),
+        Point("mnist", f"{_TORCHVISION}:mnist", "MNIST digits, 10 classes, 28x28 grey"),
+        Point("svhn", f"{_TORCHVISION}:svhn", "Street View house numbers, 10 classes, 32x32"),
+        Point("stl10", f"{_TORCHVISION}:stl10", "STL-10, 10 classes, 96x96"),
+        Point("celeba", f"{_TORCHVISION}:celeba", "CelebA faces, no classes, 178x218"),
+    ],
+    "architectures": [
+        Point("sagan", "sagan_cli.model.sagan:build", "SAGAN as its authors released it; the default"),
+        Point("sagan-dcgan", "sagan_cli.model.port:build", "the PyTorch port's DCGAN-shaped SAGAN"),
+        Point("sagan-tutorial", "sagan_cli.model.tutorial:build", "the small SAGAN of the tutorials"),
+        Point("sagan-cifar", "sagan_cli.model.cifar:build", "the narrow ResNet SAGAN for CIFAR-10"),
+        Point("dcgan", "sagan_cli.model.dcgan:build", "DCGAN (Radford et al. 2016), no attention"),
+    ],
+    "commands": [
+        # What stands in `sagan --help`; the first line of the command's docstring says the same.
+        Point("train", "sagan_cli.commands.train:train", "Train a self-attention GAN on a folder of pictures."),
+        Point("sample", "sagan_cli.commands.sample:sample", "Draw pictures from a trained generator."),
+        Point("eval-fid", "sagan_cli.commands.eval_fid:eval_fid", "Score a model or pictures: FID, KID, IS."),
+        Point("compare", "sagan_cli.commands.compare:compare", "Rank scores; refuse what does not compare."),
+        Point(
+            "visualize-attn", "sagan_cli.commands.visualize_attn:visualize_attn", "Show what the attention looks at."
+        ),
+        Point("export", "sagan_cli.commands.export:export", "Make a generator work elsewhere."),
+        Point("info", "sagan_cli.commands.info:info", "Tell what a run is; list the published systems."),
+        Point("ablate", "sagan_cli.commands.ablate:ablate", "Find out whether attention pays."),
+        Point(
+            "import", "sagan_cli.commands.import_:import_", "Make a run of a generator that another project trained."
+        ),
+        Point("plugins", "sagan_cli.commands.plugins:plugins", "List data sets, architectures and commands."),
+    ],
+    "metrics": [],
+    "losses": [],
+    "penalties": [],
+    "augmentations": [],
+    "constraints": [],
+    "loggers": [],
+    "exporters": [],
+}
