@@ -39,7 +39,7 @@ def fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.
 
 def ours(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """-> (B, N, e) by the route that `sagan` takes at this size."""
-    from sagan_cli.ops.attention import attend
+    from sagan_cli.ops.dot_product_attention import attend
 
     return attend(query, key, value)
 

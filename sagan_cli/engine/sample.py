@@ -15,7 +15,7 @@ from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import checkpoint, networks
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import CheckpointError, SaganError
-from sagan_cli.model.folding import fold_
+from sagan_cli.model.layers import fold_network_
 from sagan_cli.ops.randomness import generator, latents_and_labels
 from sagan_cli.plugins import registry
 
@@ -86,7 +86,7 @@ def hollow(network: nn.Module) -> bool:
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
     """A generator in evaluation mode, on the device and laid out for it, its spectral norms folded."""
-    return fold_(networks.laid_out(network, device).eval().requires_grad_(False))
+    return fold_network_(networks.laid_out(network, device).eval().requires_grad_(False))
 
 
 def latents(requests: Sequence[Request], spec: ModelSpec, truncation: float | None) -> tuple[Tensor, Tensor | None]:

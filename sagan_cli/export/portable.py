@@ -20,7 +20,7 @@ from sagan_cli.engine.sample import Request, latents
 from sagan_cli.errors import SaganError
 from sagan_cli.export.facts import describe, published
 from sagan_cli.export.subject import Subject
-from sagan_cli.ops.routes import assumed_batch
+from sagan_cli.ops.assumed_batch import assumed_batch
 
 SEED_RULE = (
     "picture of seed s: h = blake2b('{s}/sample/0', digest_size=8) as little-endian integer, shifted right by 1; "

@@ -24,7 +24,7 @@ from sagan_cli.errors import CheckpointError, SaganError, UsageError
 from sagan_cli.export import facts as described
 from sagan_cli.export.header import Header, load_json, read_header
 from sagan_cli.export.subject import Check, Subject
-from sagan_cli.model.folding import fold_
+from sagan_cli.model.layers import fold_network_
 from sagan_cli.plugins import registry
 
 KEY = "sagan"
@@ -145,7 +145,7 @@ def _expected(facts: Facts) -> nn.Module:
 def _built(facts: Facts) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         network, _ = networks.build(facts.arch, facts.spec)
-    return fold_(network.eval().requires_grad_(False))
+    return fold_network_(network.eval().requires_grad_(False))
 
 
 def _compare(header: Header, network: nn.Module, path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan_cli.model.layers import SPECTRAL, ConditionalBatchNorm2d, Kit
+from sagan_cli.model.layers import SPECTRAL, ConditionalBatchNorm2d, LayerTypes
 
 
 class UpBlock(nn.Module):
     """G: cBN, ReLU, double, conv, cBN, ReLU, conv; the shortcut doubles and always has a learned 1x1."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_classes: int, kit: Kit = SPECTRAL) -> None:
+    def __init__(self, in_channels: int, out_channels: int, num_classes: int, kit: LayerTypes = SPECTRAL) -> None:
         super().__init__()
         self.norm0 = ConditionalBatchNorm2d(in_channels, num_classes)
         self.conv0 = kit.conv(in_channels, out_channels, 3)
@@ -21,21 +21,21 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """(B, I, H, W) -> (B, O, 2H, 2W)."""
-        # In place where nothing else needs what comes in: a pass over memory less.
+        # In place where the input is not needed again: one pass over memory less.
         h = self.conv0.up(F.relu(self.norm0(x, y), inplace=True))
         h = self.conv1(F.relu(self.norm1(h, y), inplace=True))
-        # A 1x1 convolution commutes with nearest doubling: run it on the small map, a quarter of the work.
+        # A 1x1 convolution commutes with nearest upsampling; on the small map it costs a quarter.
         return h + F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
 
 
 class DownBlock(nn.Module):
-    """D: ReLU, conv, ReLU, conv, pool; the shortcut is a 1x1 with the pool, or the identity where nothing changes.
+    """Residual block of D: ReLU, conv, ReLU, conv, pool; the shortcut is a 1x1 conv with pooling, or the identity.
 
-    `first` leaves out the leading ReLU, which would cut off half of every pixel.
+    `first` omits the leading ReLU, which would remove all negative pixel values.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, down: bool = True, first: bool = False, kit: Kit = SPECTRAL
+        self, in_channels: int, out_channels: int, *, down: bool = True, first: bool = False, kit: LayerTypes = SPECTRAL
     ) -> None:
         super().__init__()
         self.down, self.first = down, first
@@ -48,6 +48,6 @@ class DownBlock(nn.Module):
         """(B, I, H, W) -> (B, O, H/2, W/2), or (B, O, H, W) without `down`."""
         h = F.relu(self.conv0(x if self.first else F.relu(x)), inplace=True)
         h = self.conv1.down(h) if self.down else self.conv1(h)
-        # Pooling commutes with a 1x1 convolution; pooling first is a quarter of the work.
+        # Pooling commutes with a 1x1 convolution; pooling first costs a quarter.
         skip = F.avg_pool2d(x, 2) if self.down else x
         return h + (skip if self.shortcut is None else self.shortcut(skip))

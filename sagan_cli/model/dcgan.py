@@ -1,14 +1,14 @@
-"""DCGAN (Radford et al. 2016, arXiv 1511.06434, section 3 and figure 1), and the skeleton that the PyTorch port shares.
+"""The `dcgan` architecture (Radford et al. 2016, arXiv 1511.06434, section 3), and the base of `sagan-dcgan`.
 
-G: z is a 1x1 map with many channels; a transposed convolution makes it the start grid, further ones of 4x4 and stride 2
-double it, each with batch norm and ReLU; the last makes the picture, by tanh. D is the mirror image, with LeakyReLU 0.2
-and batch norm in all stages but the first, and ends in a convolution over the whole start grid. No attention, no
-spectral norm, no biases beside those of batch norm, weights ~ N(0, 0.02).
+G treats z as a 1x1 map: a transposed convolution makes the start grid, further ones (4x4, stride 2) double it, each
+with batch norm and ReLU; the last one makes the image, with tanh. D mirrors it, with LeakyReLU 0.2 and batch norm in
+all stages but the first, and ends in a convolution over the start grid. There is no attention, no spectral norm and no
+bias except in batch norm; weights start as N(0, 0.02).
 
-Channels double with each halving of the map, from `base_width` at half the picture's side: at 64 pixels, 64 is
-the PyTorch example (512 to 64), 128 the paper's figure (1024 to 128). Ours to add: other sizes than 64, which have more
-stages or fewer; classes, by conditional batch norm in G and in D a projection of the last map's sum (Miyato and Koyama
-2018). The paper's kernels are 5x5, those of its PyTorch re-implementations 4x4, which need no cropping.
+Channels double with each halving of the map, from `base_width` at half the image's side; at 64 pixels, 64 gives the
+PyTorch example (512 to 64) and 128 the paper's figure (1024 to 128). Additions: sizes other than 64, by the number of
+stages; classes, by conditional batch norm in G and a projection of the last map's sum in D (Miyato and Koyama 2018).
+Kernels are 4x4, as in the PyTorch re-implementations; the paper has 5x5.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import geometry
+from sagan_cli.model.attention_placement import AttentionBlocks, attended, no_attention, options
 from sagan_cli.model.layers import ConditionalBatchNorm2d, Embedding, SNEmbedding
-from sagan_cli.model.places import Attention, attended, no_attention, options
 from sagan_cli.ops.precision import no_autocast, wide
 
 KNOWN = {"spectral_norm": ("none",)}
-"""What may be said of `dcgan` beside its widths: that it is what it is."""
+"""Options of `dcgan`, and their values."""
 Layer = Callable[[int, int, tuple[int, int], int, int], nn.Module]
 """(in, out, kernel, stride, padding) -> a convolution or a transposed one."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """In what DCGAN and its descendants differ."""
+    """The properties in which DCGAN and `sagan-dcgan` differ."""
 
     arch: str
-    """The name that it is registered under."""
+    """Registered name."""
     deconv: Layer
-    """Stages of G; the last, which draws the picture, is `last_deconv`."""
+    """Stages of G, except the last, which is `last_deconv`."""
     conv: Layer
-    """Stages of D; the last, which gives the logit, is `last_conv`."""
+    """Stages of D, except the last, which is `last_conv`."""
     last_deconv: Layer
     last_conv: Layer
     slope: float
-    """Of D's LeakyReLU, below 0."""
+    """Negative slope of D's LeakyReLU."""
     norm_in_d: bool
-    """Batch norm in D's stages, the first excepted."""
+    """Whether D's stages except the first have batch norm."""
     spectral_g: bool = False
     spectral_d: bool = False
-    """Whether blocks in the place of attention, and D's embedding, are spectrally normalised where they can be."""
+    """Whether attention blocks, their controls and D's embedding use spectral norm."""
     attend_after: tuple[int, ...] = ()
-    """Stages that attention follows in the source, counted from 0."""
+    """Stages that are followed by attention in the source, counted from 0."""
 
 
 def _conv(i: int, o: int, kernel: tuple[int, int], stride: int, padding: int) -> nn.Module:
@@ -68,7 +68,7 @@ DCGAN = Style("dcgan", _deconv, _conv, _deconv, _conv, slope=0.2, norm_in_d=True
 
 
 class Generator(nn.Module):
-    """z (B, latent) ~ N(0, 1) and y (B,) class indices or None -> pictures (B, C, H, W) in [-1, 1]."""
+    """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
     def __init__(self, spec: ModelSpec, style: Style = DCGAN) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Generator(nn.Module):
         self.norms = nn.ModuleList(ConditionalBatchNorm2d(width, spec.num_classes) for width in widths)
         sides = [max(m) for m in grid.maps()[:-1]]
         places = attended(spec, sides, style.attend_after)
-        self.attention = Attention(spec, places, widths, spectral=style.spectral_g, arch=style.arch)
+        self.attention = AttentionBlocks(spec, places, widths, spectral=style.spectral_g, arch=style.arch)
         self.to_image = style.last_deconv(widths[-1], spec.channels, (4, 4), 2, 1)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -89,26 +89,26 @@ class Generator(nn.Module):
         return torch.tanh(wide(self.to_image(h)))
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
         return self.attention.layers()
 
 
 class Discriminator(nn.Module):
-    """Pictures (B, C, H, W) in [-1, 1] and y (B,) or None -> logits (B,)."""
+    """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,)."""
 
     def __init__(self, spec: ModelSpec, style: Style = DCGAN) -> None:
         super().__init__()
         grid = geometry(spec.height, spec.width)
         widths = [spec.base_width << i for i in range(grid.stages)]
         self.slope = style.slope
-        # Batch norm sees what it is given: real and fake pictures want batches of their own (Radford et al.'s code).
+        # With batch norm in D, real and fake images are separate batches, as in Radford et al.'s code.
         self.batches_apart = style.norm_in_d
         self.stages = nn.ModuleList(style.conv(i, o, (4, 4), 2, 1) for i, o in pairwise([spec.channels, *widths]))
         normed = widths[1:] if style.norm_in_d else []
         self.norms = nn.ModuleList(ConditionalBatchNorm2d(width) for width in normed)
         sides = [max(m) for m in reversed(grid.maps()[:-1])]
         places = attended(spec, sides, style.attend_after)
-        self.attention = Attention(spec, places, widths, spectral=style.spectral_d, arch=style.arch)
+        self.attention = AttentionBlocks(spec, places, widths, spectral=style.spectral_d, arch=style.arch)
         self.to_logit = style.last_conv(widths[-1], 1, (grid.start_height, grid.start_width), 1, 0)
         embedding = SNEmbedding if style.spectral_d else Embedding
         self.embed = embedding(spec.num_classes, widths[-1]) if spec.num_classes else None
@@ -129,15 +129,15 @@ class Discriminator(nn.Module):
         return logits
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
         return self.attention.layers()
 
 
 def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """The `dcgan` architecture of the registry.
+    """Build the `dcgan` networks.
 
     Raises:
-        UsageError: a picture size that cannot be, attention, or an option: it has none of the two.
+        UsageError: unsupported image size, or attention or an option, which it does not have.
     """
     options(spec, "dcgan", KNOWN)
     no_attention(spec, "dcgan")
@@ -148,7 +148,7 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
 
 
 def settled(spec: ModelSpec, *, auto: bool) -> ModelSpec:
-    """`auto` is no attention here; whoever names a map is refused by `build`."""
+    """Resolve `--attn-at auto` to no attention; `build` refuses an explicit map."""
     return replace(spec, attn_at=()) if auto else spec
 
 
@@ -156,7 +156,7 @@ build.settled = settled  # type: ignore[attr-defined]
 
 
 def _start(module: nn.Module) -> None:
-    """The paper's first weights: N(0, 0.02), and batch norm's gains N(1, 0.02) as in the authors' code."""
+    """Initialise weights as N(0, 0.02) and batch norm's gains as N(1, 0.02), as in the authors' code."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, ConditionalBatchNorm2d):

@@ -1,4 +1,4 @@
-"""An exponential moving average of a generator: the weights that samples, scores and exports use."""
+"""Exponential moving average (EMA) of a generator: the weights that samples, scores and exports use."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 
 SPECTRAL_ITERATIONS = 20
-"""Power iterations that bring the averaged weights' singular vectors home from those of the trained ones."""
+"""Power iterations from the trained weights' singular vectors to those of the averaged weights."""
 
 
 class EMA:
-    """A second generator whose weights follow the first.
+    """A copy of a generator whose weights are an exponential moving average of the original's.
 
-    Weights are averaged; what is measured of weights is not. The mean of many unit vectors is shorter than 1, so a
-    spectral norm taken with averaged singular vectors comes out too small and the pictures too harsh; and the batch
-    statistics of an averaged network are not the average of batch statistics. `settle` measures both on the averaged
-    weights, before they are used or saved (BigGAN's standing statistics, Brock et al. 2019, appendix B).
+    Only weights are averaged. Averaged singular vectors are shorter than 1, which would make spectral norms too small,
+    and batch statistics of the averaged network are not the average of batch statistics. `settle` therefore measures
+    both on the averaged weights before they are used or saved (standing statistics, Brock et al. 2019, appendix B).
 
-    The decay is warmed up as min(decay, (1 + t) / (10 + t)) over updates t, so that a run of a thousand steps is not
-    averaged with its random start (the schedule of TensorFlow's ExponentialMovingAverage).
+    The decay at update t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage, so that short
+    runs are not averaged with their random initialisation.
     """
 
     def __init__(self, source: nn.Module, decay: float) -> None:
@@ -31,7 +30,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, source: nn.Module, updates: int) -> None:
-        """Move the weights towards `source`; `updates` counts the ones before this one."""
+        """Update the average with the weights of `source`; `updates` is the number of previous updates."""
         weight = 1 - min(self.decay, (1 + updates) / (10 + updates))
         torch._foreach_lerp_(list(self.module.parameters()), list(source.parameters()), weight)
 
@@ -39,8 +38,8 @@ class EMA:
     def settle(self, source: nn.Module, noise: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         """Measure spectral norms and batch statistics on the averaged weights.
 
-        A function of the averaged weights, of `source` and of `noise` alone, so that when and how often it is called
-        changes nothing. `noise` yields latents z and classes y; statistics are means over its batches.
+        The result depends on the averaged weights, `source` and `noise` only, not on when or how often it is called.
+        `noise` yields latents z and classes y; statistics are means over its batches.
         """
         for mine, theirs in zip(self.module.buffers(), source.buffers(), strict=True):
             mine.copy_(theirs)
@@ -54,16 +53,16 @@ class EMA:
 
 @torch.no_grad()
 def standing_statistics(generator: nn.Module, noise: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-    """Replace a generator's batch statistics by their means over the batches of `noise`; leaves it in evaluation mode.
+    """Replace batch statistics by their means over the batches of `noise` (Brock et al. 2019, appendix B).
 
-    The measurement of Brock et al. 2019, appendix B; `noise` yields latents z (N, latent) and classes y (N,) or None.
+    `noise` yields latents z (N, latent) and classes y (N,) or None. The generator is left in evaluation mode.
     """
     norms: list[Any] = [m for m in generator.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
     momenta = [m.momentum for m in norms]
     generator.train()
     for count, (z, y) in enumerate(noise, start=1):
         for norm in norms:
-            norm.momentum = 1 / count  # a plain mean over the batches so far; the first replaces what was there
+            norm.momentum = 1 / count  # the mean over the batches so far; the first batch replaces the old value
         generator(z, y)
     generator.eval()
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from sagan_cli.ops.batch_norm import batch_norm, modulate
-from sagan_cli.ops.resample import Make, conv_of_doubled, halved_conv
+from sagan_cli.ops.resample import Make, pooled_conv, upsampled_conv
 from sagan_cli.ops.spectral_norm import as_matrix, normalised, power_iteration
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIER = 0x045D9F3B
 
 
 class SpectralNormed(nn.Module):
-    """A weight that is divided by its largest singular value whenever it is used.
+    """A weight that is divided by an estimate of its largest singular value whenever it is used.
 
-    `advance_` moves the estimate; the training step calls it once per optimiser step of the network, `forward` never.
+    The training loop calls `advance_` once per optimiser step of the network to update the estimate.
     """
 
     u: Tensor | None
@@ -26,56 +31,56 @@ class SpectralNormed(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
-        nn.init.xavier_uniform_(self.weight)  # the authors' release; biases start at 0
+        nn.init.xavier_uniform_(self.weight)  # as in the authors' release
         rows, columns = as_matrix(self.weight).shape
         if self.weight.is_meta:
-            # There are no numbers to start from, and computing with none loads PyTorch's compiler: seconds.
+            # Computing on the meta device would import PyTorch's compiler, which takes seconds.
             self.register_buffer("u", torch.empty(rows))
             self.register_buffer("v", torch.empty(columns))
             return
         self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
         self.register_buffer("v", F.normalize(torch.randn(columns), dim=0))
-        # A fresh estimate can be far too small, which would make the first forward pass explode.
+        # A random estimate can be far too small, and the first forward pass would explode.
         self.advance_(iterations=10)
 
     @torch.no_grad()
     def advance_(self, iterations: int = 1) -> None:
-        """Power iteration on the current weight, in place."""
+        """Run power iterations on the current weight, in place."""
         if self.u is not None and self.v is not None:
             power_iteration(self.weight, self.u, self.v, iterations)
 
     def bar(self) -> Tensor:
-        """The normalised weight, in fp32; of a folded layer the weight itself."""
+        """Return the normalised weight in fp32; the weight itself once folded."""
         if self.u is None or self.v is None:
             return self.weight
         return normalised(self.weight, self.u, self.v)
 
     @torch.no_grad()
     def fold_(self) -> None:
-        """Make the normalised weight the weight, for a network that is not trained any further: u and v go."""
+        """Replace the weight by the normalised weight and drop u and v; the layer cannot be trained further."""
         if not self.weight.is_meta:
             self.weight.copy_(self.bar())
         self.u = self.v = None
 
 
 class SNConv2d(SpectralNormed):
-    """A 1x1 or 3x3 convolution that keeps the map's size, or halves or doubles it on the way (3x3 only)."""
+    """Spectrally normalised 1x1 or 3x3 convolution, with `up` and `down` (3x3 only) that also resample."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, bias: bool = True) -> None:
         super().__init__((out_channels, in_channels, kernel, kernel), bias=bias)
         self.padding = kernel // 2
-        self._resampling: Tensor | None = None  # the kernel of `up` or `down`, kept once the layer is folded
+        self._resampling: Tensor | None = None  # folded kernel of `up` or `down`, cached once the weight is fixed
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.bar(), self.bias, padding=self.padding)
 
     def up(self, x: Tensor) -> Tensor:
-        """conv(nearest2x(x))."""
-        return conv_of_doubled(x, self.bar(), self.bias, None if self.u is not None else self._once)
+        """Return conv(nearest2x(x))."""
+        return upsampled_conv(x, self.bar(), self.bias, None if self.u is not None else self._once)
 
     def down(self, x: Tensor) -> Tensor:
-        """avgpool2x2(conv(x))."""
-        return halved_conv(x, self.bar(), self.bias, None if self.u is not None else self._once)
+        """Return avgpool2x2(conv(x))."""
+        return pooled_conv(x, self.bar(), self.bias, None if self.u is not None else self._once)
 
     def _once(self, make: Make, dtype: torch.dtype) -> Tensor:
         if self._resampling is None or self._resampling.dtype != dtype:
@@ -84,7 +89,7 @@ class SNConv2d(SpectralNormed):
 
 
 class Conv2d(nn.Module):
-    """The same without spectral norm: a 1x1 or 3x3 convolution that keeps, halves or doubles the map."""
+    """`SNConv2d` without spectral norm."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, bias: bool = True) -> None:
         super().__init__()
@@ -97,16 +102,16 @@ class Conv2d(nn.Module):
         return F.conv2d(x, self.weight, self.bias, padding=self.padding)
 
     def up(self, x: Tensor) -> Tensor:
-        """conv(nearest2x(x))."""
-        return conv_of_doubled(x, self.weight, self.bias)
+        """Return conv(nearest2x(x))."""
+        return upsampled_conv(x, self.weight, self.bias)
 
     def down(self, x: Tensor) -> Tensor:
-        """avgpool2x2(conv(x))."""
-        return halved_conv(x, self.weight, self.bias)
+        """Return avgpool2x2(conv(x))."""
+        return pooled_conv(x, self.weight, self.bias)
 
 
 class SNLinear(SpectralNormed):
-    """(B, in) -> (B, out)."""
+    """Spectrally normalised linear layer, (B, in) -> (B, out)."""
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__((out_features, in_features), bias=bias)
@@ -116,7 +121,7 @@ class SNLinear(SpectralNormed):
 
 
 class Linear(nn.Linear):
-    """The same without spectral norm, and with the same start: Xavier weights, biases at 0."""
+    """`SNLinear` without spectral norm, with the same initialisation: Xavier weights, zero biases."""
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias=bias)
@@ -126,7 +131,7 @@ class Linear(nn.Linear):
 
 
 class SNEmbedding(SpectralNormed):
-    """Class index (B,) -> (B, features)."""
+    """Spectrally normalised embedding, class indices (B,) -> (B, features)."""
 
     def __init__(self, num_classes: int, features: int) -> None:
         super().__init__((num_classes, features), bias=False)
@@ -136,7 +141,7 @@ class SNEmbedding(SpectralNormed):
 
 
 class Embedding(nn.Embedding):
-    """The same without spectral norm, and with the same start."""
+    """`SNEmbedding` without spectral norm, with the same initialisation."""
 
     def __init__(self, num_classes: int, features: int) -> None:
         super().__init__(num_classes, features)
@@ -144,8 +149,8 @@ class Embedding(nn.Embedding):
 
 
 @dataclass(frozen=True)
-class Kit:
-    """The layers that a network is built of: all spectrally normalised, or none."""
+class LayerTypes:
+    """The layer classes of a network: all spectrally normalised, or none."""
 
     conv: type[SNConv2d] | type[Conv2d]
     linear: type[SNLinear] | type[Linear]
@@ -153,14 +158,14 @@ class Kit:
     spectral: bool
 
 
-SPECTRAL = Kit(SNConv2d, SNLinear, SNEmbedding, True)
-PLAIN = Kit(Conv2d, Linear, Embedding, False)
+SPECTRAL = LayerTypes(SNConv2d, SNLinear, SNEmbedding, True)
+PLAIN = LayerTypes(Conv2d, Linear, Embedding, False)
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch norm whose gain and bias are looked up by class (de Vries et al. 2017), or shared when num_classes is 0.
+    """Batch norm with a gain and a bias per class (de Vries et al. 2017), or shared when `num_classes` is 0.
 
-    The tables are not spectrally normalised, as in the authors' release: normalising them cripples G.
+    The tables are not spectrally normalised, as in the authors' release.
     """
 
     running_mean: Tensor
@@ -177,7 +182,7 @@ class ConditionalBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """x (B, C, H, W), y (B,) class indices (ignored when unconditional) -> (B, C, H, W)."""
+        """Normalise x (B, C, H, W); y (B,) class indices, ignored without classes."""
         x = batch_norm(
             x, self.running_mean, self.running_var, training=self.training, momentum=self.momentum, eps=self.eps
         )
@@ -185,3 +190,54 @@ class ConditionalBatchNorm2d(nn.Module):
             return modulate(x, self.gain, self.bias)
         assert y is not None, "a class-conditional network needs labels"
         return modulate(x, F.embedding(y, self.gain), F.embedding(y, self.bias))
+
+
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) whose masks depend only on what a checkpoint holds, so that resuming is exact.
+
+    PyTorch's dropout draws from a generator that checkpoints do not contain. Here a mask is a hash of the layer's seed
+    (drawn with its weights), the number of masks so far (both are buffers) and the position, equal on every device.
+    """
+
+    stream: Tensor
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        seed = torch.randint(2**31, (1,))
+        self.register_buffer("stream", torch.cat([seed, torch.zeros_like(seed)]))  # seed, number of masks so far
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply dropout to a tensor of any shape; the identity in evaluation mode."""
+        if not self.training:
+            return x
+        # Every process of a distributed run has its own stream.
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        key = _hash(_hash(self.stream[0] ^ rank << 20) ^ self.stream[1])
+        self.stream[1] += 1
+        words = _hash(_hash(torch.arange(x.numel(), device=x.device) ^ key) ^ key).view(x.shape)
+        return x * (words >= int(self.p * 2**32)) / (1 - self.p)
+
+
+def _hash(word: Tensor) -> Tensor:
+    """Hash 32-bit words held in int64; products stay below 2^63."""
+    for _ in range(2):
+        word = ((word ^ word >> 16) * _MULTIPLIER) & _WORD
+    return word ^ word >> 16
+
+
+def fold_network_(network: nn.Module) -> nn.Module:
+    """Fold spectral norm into plain weights, in place; outputs in evaluation mode stay bit-identical.
+
+    Folds layers with a method `fold_` and layers parametrised by `torch.nn.utils.parametrize`. The folded network
+    cannot be trained further or saved as a checkpoint. It must be in evaluation mode and not a copy of a network that
+    is still used: PyTorch changes the class of a parametrised layer, which copies share.
+    """
+    for module in list(network.modules()):  # a list, because removing parametrizations removes modules
+        fold = getattr(module, "fold_", None)
+        if fold is not None:
+            fold()
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return network

@@ -1,7 +1,7 @@
-"""SAGAN as its authors released it, for any size: the generator, the discriminator, and `build` for the registry.
+"""The `sagan` architecture: the networks of the authors' release, generalised to any image size.
 
-The 128-pixel network is theirs layer by layer. Other sizes follow its channel rule: a map with 1/2^k of the picture's
-side has base_width * min(16, 2^k) channels, so that SAGAN-128 goes 16, 16, 8, 4, 2, 1 from the 4x4 start grid up.
+At 128 pixels the networks equal the release layer by layer. Other sizes follow its channel rule: a map of 1/2^k of the
+image's side has base_width * min(16, 2^k) channels; SAGAN-128 has 16, 16, 8, 4, 2, 1 times base_width.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.geometry import check_attention, geometry
-from sagan_cli.model.attention import KINDS, RATIOS, attention_block
+from sagan_cli.model.attention_blocks import KINDS, RATIOS, attention_block
 from sagan_cli.model.blocks import DownBlock, UpBlock
-from sagan_cli.model.layers import PLAIN, SPECTRAL, ConditionalBatchNorm2d, Kit
+from sagan_cli.model.layers import PLAIN, SPECTRAL, ConditionalBatchNorm2d, LayerTypes
 from sagan_cli.ops.precision import no_autocast, wide
 
 MAX_MULTIPLIER = 16
 
 
 def channels_at(spec: ModelSpec, halvings: int) -> int:
-    """Channels of the map that is `halvings` times smaller than the picture by 2."""
+    """Return the channels of a map of 1 / 2^halvings of the image's side."""
     return spec.base_width * min(MAX_MULTIPLIER, 1 << halvings)
 
 
@@ -65,12 +65,12 @@ class Options:
         return cls(**values)
 
     @property
-    def generator(self) -> Kit:
+    def generator(self) -> LayerTypes:
         """What G is built of."""
         return SPECTRAL if self.spectral_norm == "both" else PLAIN
 
     @property
-    def discriminator(self) -> Kit:
+    def discriminator(self) -> LayerTypes:
         """What D is built of."""
         return PLAIN if self.spectral_norm == "none" else SPECTRAL
 
@@ -79,7 +79,7 @@ DEFAULT = Options()
 
 
 class Generator(nn.Module):
-    """z (B, latent) ~ N(0, 1) and y (B,) class indices or None -> pictures (B, C, H, W) in [-1, 1]."""
+    """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
     def __init__(self, spec: ModelSpec, options: Options = DEFAULT) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Generator(nn.Module):
         self.linear = kit.linear(spec.latent, widths[0] * grid.start_height * grid.start_width)
         self.blocks = nn.ModuleList(UpBlock(i, o, spec.num_classes, kit) for i, o in pairwise(widths))
         self.attention = _attention(spec, options, kit, {side: widths[k] for side, k in grid.attention_sites().items()})
-        # Which block's output each attention layer stands on, by the number of blocks run so far.
+        # Number of blocks before each attention layer.
         self.attend_after = {k: str(side) for side, k in grid.attention_sites().items() if side in spec.attn_at}
         self.norm = ConditionalBatchNorm2d(widths[-1])  # the last norm is not conditional
         self.to_image = kit.conv(widths[-1], spec.channels, 3)
@@ -104,14 +104,14 @@ class Generator(nn.Module):
         return torch.tanh(wide(self.to_image(F.relu(self.norm(h, None)))))
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
         return {name: block for name, block in self.attention.items() if hasattr(block, "maps")}
 
 
 class Discriminator(nn.Module):
-    """Pictures (B, C, H, W) in [-1, 1] and y (B,) or None -> logits (B,).
+    """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,).
 
-    The logit is psi(h) + <embed(y), h>, the projection of Miyato and Koyama 2018; psi(h) alone without classes.
+    The logit is psi(h) + <embed(y), h> (projection, Miyato and Koyama 2018), or psi(h) without classes.
     """
 
     def __init__(self, spec: ModelSpec, options: Options = DEFAULT) -> None:
@@ -135,7 +135,7 @@ class Discriminator(nn.Module):
             h = block(h)
             if done in self.attend_after:
                 h = self.attention[self.attend_after[done]](h)
-        h = wide(F.relu(h)).sum(dim=(2, 3))  # the sum, not the mean, of the authors' release
+        h = wide(F.relu(h)).sum(dim=(2, 3))  # sum, not mean, as in the authors' release
         with no_autocast(h):
             logits: Tensor = self.linear(h).squeeze(1)
             if self.embed is not None:
@@ -144,22 +144,22 @@ class Discriminator(nn.Module):
         return logits
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
         return {name: block for name, block in self.attention.items() if hasattr(block, "maps")}
 
 
 def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """The `sagan` architecture of the registry.
+    """Build the `sagan` networks.
 
     Raises:
-        UsageError: a picture size, an attention map or an option that cannot be.
+        UsageError: unsupported image size, attention map or option.
     """
     check_attention(spec.height, spec.width, spec.attn_at)
     options = Options.of(spec)
     return Generator(spec, options), Discriminator(spec, options)
 
 
-def _attention(spec: ModelSpec, options: Options, kit: Kit, widths: dict[int, int]) -> nn.ModuleDict:
+def _attention(spec: ModelSpec, options: Options, kit: LayerTypes, widths: dict[int, int]) -> nn.ModuleDict:
     return nn.ModuleDict(
         {
             str(side): attention_block(width, options.attention, options.ratio, spectral=kit.spectral)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sagan_cli.ops.assumed_batch import assumed_batch
 from sagan_cli.ops.precision import no_autocast, wide
-from sagan_cli.ops.routes import assumed_batch
 
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]
 """Pictures (N, C, H, W) and classes (N,) or None -> logits (N,)."""

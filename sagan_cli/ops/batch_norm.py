@@ -1,6 +1,6 @@
-"""Batch normalisation with statistics over every process, and a gain and bias per picture.
+"""Batch normalisation with statistics over all processes, and a gain and bias per image.
 
-Normalising by the statistics of the global batch makes a run the same mathematics on one process and on many.
+Statistics of the global batch make a run on several processes the same function as a run on one.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sagan_cli.ops.assumed_batch import assumed_batch_size
 from sagan_cli.ops.precision import wide
-from sagan_cli.ops.routes import assumed
 
 
 def batch_norm(x: Tensor, mean: Tensor, var: Tensor, *, training: bool, momentum: float, eps: float) -> Tensor:
-    """(x - mean) / sqrt(var + eps) per channel; x (B, C, H, W), running mean and var (C,) updated in training.
+    """Normalise x (B, C, H, W) per channel: (x - mean) / sqrt(var + eps).
 
-    Training uses the batch's own statistics, over all processes of the default group when there is one; the running
-    variance is the unbiased one, as everywhere in PyTorch.
+    Training uses the batch's own statistics, over all processes of the default group, and updates the running mean and
+    (unbiased) variance (C,).
     """
     if training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         return _across_processes(x, mean, var, momentum, eps)
@@ -27,23 +27,23 @@ def batch_norm(x: Tensor, mean: Tensor, var: Tensor, *, training: bool, momentum
 
 
 def _across_processes(x: Tensor, mean: Tensor, var: Tensor, momentum: float, eps: float) -> Tensor:
-    # torch's SyncBatchNorm refuses CPU modules; this runs on gloo and nccl alike.
-    if assumed() == 0:  # a penalty differentiates twice
+    # PyTorch's SyncBatchNorm supports no CPU; this runs on gloo and nccl.
+    if assumed_batch_size() == 0:  # penalties need the second derivative
         return _twice_differentiable(x, mean, var, momentum, eps)
     out: Tensor = _Global.apply(x, mean, var, momentum, eps)
     return out
 
 
 class _Global(torch.autograd.Function):
-    """Normalisation by the statistics of all processes, by PyTorch's kernels for one: two messages of 2 C numbers.
+    """Batch norm over all processes with PyTorch's single-process kernels and two messages of 2 C numbers.
 
-    Each process's loss depends on the pictures of all, so the backward pass adds up over the processes what the
-    statistics pass on.
+    The loss of each process depends on the images of all, so the backward pass sums the statistics' gradients over
+    them.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, mean: Tensor, var: Tensor, momentum: float, eps: float) -> Tensor:  # type: ignore[no-untyped-def]
-        # Of the pass with its own statistics only these are wanted; no other kernel takes them as fast.
+        # Only the statistics of this pass are used; no other kernel computes them as fast.
         spare = torch.zeros_like(mean), torch.ones_like(var)
         _, own_mean, own_scale = torch.native_batch_norm(x, None, None, *spare, True, 0.0, eps)
         own_var = own_scale.pow(-2) - eps
@@ -57,7 +57,7 @@ class _Global(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
         x, mean, var = ctx.saved_tensors
-        # With fixed statistics the kernel gives the sums of grad * xhat and of grad over this process's pictures.
+        # With fixed statistics the kernel returns the sums of grad * xhat and of grad over this process's images.
         _, along, total = torch.ops.aten.native_batch_norm_backward(
             grad, x, torch.ones_like(mean), mean, var, None, None, False, ctx.eps, [False, True, True]
         )
@@ -69,12 +69,12 @@ class _Global(torch.autograd.Function):
         of_x = -scale.square() * along
         constant = -scale * total - of_x * mean
         constant, of_x, scale = (values[:, None, None] for values in (constant, of_x, scale))
-        into = torch.addcmul(constant, x, of_x).addcmul_(grad, scale)  # in fp32: rounded factors would be a bias
+        into = torch.addcmul(constant, x, of_x).addcmul_(grad, scale)  # fp32: rounding would bias it
         return into.to(x.dtype), None, None, None, None
 
 
 def _twice_differentiable(x: Tensor, mean: Tensor, var: Tensor, momentum: float, eps: float) -> Tensor:
-    import torch.distributed.nn.functional as dist_nn  # here: importing it writes a Python file to the temporary folder
+    import torch.distributed.nn.functional as dist_nn  # imported here because the import writes a temporary file
 
     full = wide(x)
     local_var, local_mean = torch.var_mean(full, dim=(0, 2, 3), correction=0)
@@ -86,7 +86,7 @@ def _twice_differentiable(x: Tensor, mean: Tensor, var: Tensor, momentum: float,
 
 
 def _together(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    """(C,) of each process -> of all. Slices are of equal size: the mean of means, and the variances' mean + spread."""
+    """Combine mean and variance (C,) of all processes, whose slices have equal size."""
     moments = torch.stack([mean, var + mean.square()])
     dist.all_reduce(moments)
     moments /= dist.get_world_size()
@@ -101,5 +101,5 @@ def _remember(mean: Tensor, var: Tensor, batch_mean: Tensor, batch_var: Tensor, 
 
 
 def modulate(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-    """gain * x + bias with gain and bias (B, C) or (1, C) over x (B, C, H, W)."""
+    """Return gain * x + bias for x (B, C, H, W), gain and bias (B, C) or (1, C)."""
     return torch.addcmul(bias[:, :, None, None].to(x.dtype), x, gain[:, :, None, None].to(x.dtype))

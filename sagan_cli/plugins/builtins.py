@@ -39,9 +39,9 @@ BUILTINS: dict[str, list[Point]] = {
     ],
     "architectures": [
         Point("sagan", "sagan_cli.model.sagan:build", "SAGAN as its authors released it; the default"),
-        Point("sagan-dcgan", "sagan_cli.model.port:build", "the PyTorch port's DCGAN-shaped SAGAN"),
-        Point("sagan-tutorial", "sagan_cli.model.tutorial:build", "the small SAGAN of the tutorials"),
-        Point("sagan-cifar", "sagan_cli.model.cifar:build", "the narrow ResNet SAGAN for CIFAR-10"),
+        Point("sagan-dcgan", "sagan_cli.model.sagan_dcgan:build", "the PyTorch port's DCGAN-shaped SAGAN"),
+        Point("sagan-tutorial", "sagan_cli.model.sagan_tutorial:build", "the small SAGAN of the tutorials"),
+        Point("sagan-cifar", "sagan_cli.model.sagan_cifar:build", "the narrow ResNet SAGAN for CIFAR-10"),
         Point("dcgan", "sagan_cli.model.dcgan:build", "DCGAN (Radford et al. 2016), no attention"),
     ],
     "commands": [

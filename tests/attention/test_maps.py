@@ -14,9 +14,9 @@ from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import sample
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import SaganError
-from sagan_cli.model.attention import SelfAttention
+from sagan_cli.model.attention_blocks import SelfAttention
 from sagan_cli.model.sagan import build
-from sagan_cli.ops import attention as ops
+from sagan_cli.ops import dot_product_attention as ops
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 SPEC = ModelSpec(48, 32, channels=3, num_classes=3, latent=8, base_width=8, attn_at=(12, 24))

@@ -19,7 +19,7 @@ from sagan_cli.errors import SaganError
 from sagan_cli.export import checking
 from sagan_cli.export import program as exporting
 from sagan_cli.export.program import FACTS, pickled, write_pt2
-from sagan_cli.ops import attention
+from sagan_cli.ops import dot_product_attention as attention
 
 KINDS = {
     "grey-without-attention-or-classes": lambda: tiny(channels=1, attn_at=()),

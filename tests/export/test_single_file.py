@@ -28,7 +28,7 @@ from sagan_cli.export import single_file
 from sagan_cli.export.header import MAX_HEADER
 from sagan_cli.export.single_file import proven, read_file, to_bytes
 from sagan_cli.export.subject import Subject
-from sagan_cli.model.folding import fold_
+from sagan_cli.model.layers import fold_network_
 from sagan_cli.plugins import registry
 
 CPU = Runtime(torch.device("cpu"), "fp32")
@@ -68,7 +68,7 @@ def test_folding_keeps_the_training_form_s_outputs() -> None:
     with torch.inference_mode():
         before = trained.eval()(z, y)
         weights = {k: v.clone() for k, v in trained.state_dict().items()}
-        after = fold_(trained)(z, y)
+        after = fold_network_(trained)(z, y)
     assert (before - after).abs().max() <= 1e-5
     changed = [k for k, v in trained.state_dict().items() if not torch.equal(v, weights[k])]
     assert any("conv0.weight" in name for name in changed), "the stored weights are other numbers than the trained"
@@ -418,10 +418,10 @@ def test_the_example_plugin_goes_into_a_file_and_comes_back(tmp_path: Path, monk
 def test_folding_leaves_networks_without_anything_to_fold_as_they_are() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
     before = {k: v.clone() for k, v in plain.state_dict().items()}
-    assert all(torch.equal(v, before[k]) for k, v in fold_(plain).state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in fold_network_(plain).state_dict().items())
     with torch.device("meta"):
         normed = nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))).eval()
-        assert set(fold_(normed).state_dict()) == {"0.weight", "0.bias"}
+        assert set(fold_network_(normed).state_dict()) == {"0.weight", "0.bias"}
 
 
 # --- load_generator -------------------------------------------------------------------------------------------------

@@ -21,9 +21,8 @@ from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import train as engine
 from sagan_cli.engine.jobs import settled
 from sagan_cli.errors import UsageError
-from sagan_cli.model.dropout import Dropout
-from sagan_cli.model.layers import SpectralNormed
-from sagan_cli.model.port import SNConvTranspose2d
+from sagan_cli.model.layers import Dropout, SpectralNormed
+from sagan_cli.model.sagan_dcgan import SNConvTranspose2d
 from sagan_cli.objectives.penalties import gradient_penalty
 from sagan_cli.plugins import registry
 from sagan_cli.testing import check_architecture

@@ -12,7 +12,7 @@ from torch import nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
-from sagan_cli.model.attention import KINDS, NonLocal, Residual, attention_block
+from sagan_cli.model.attention_blocks import KINDS, NonLocal, Residual, attention_block
 from sagan_cli.model.layers import SpectralNormed
 from sagan_cli.model.sagan import build
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
-from sagan_cli.model.attention import SelfAttention
+from sagan_cli.model.attention_blocks import SelfAttention
 from sagan_cli.model.blocks import DownBlock, UpBlock
 from sagan_cli.model.ema import EMA
 from sagan_cli.model.layers import ConditionalBatchNorm2d, SpectralNormed

@@ -7,10 +7,11 @@ import pytest
 import torch
 from support import numpy_reference as reference
 
-from sagan_cli.ops import attention, resample, spectral_norm
+from sagan_cli.ops import dot_product_attention as attention
+from sagan_cli.ops import resample, spectral_norm
+from sagan_cli.ops.assumed_batch import assumed_batch
 from sagan_cli.ops.batch_norm import batch_norm, modulate
-from sagan_cli.ops.layout import inputs_first
-from sagan_cli.ops.routes import assumed_batch
+from sagan_cli.ops.kernel_layout import swap_in_out_channels
 
 RNG = np.random.default_rng(0)
 
@@ -65,9 +66,9 @@ def test_both_routes_of_resampling_are_one_function(
     x, w, b = RNG.normal(size=(2, 3, 6, 4)), RNG.normal(size=(5, 3, 3, 3)), RNG.normal(size=5)
     weight = t(w).contiguous(memory_format=layout)
     assert resample.folds(t(x), 24) is folded
-    up = resample.conv_of_doubled(t(x), weight, t(b))
+    up = resample.upsampled_conv(t(x), weight, t(b))
     np.testing.assert_allclose(up, reference.conv2d(reference.nearest2x(x), w, b), atol=1e-12)
-    down = resample.halved_conv(t(x), weight, t(b))
+    down = resample.pooled_conv(t(x), weight, t(b))
     np.testing.assert_allclose(down, reference.avgpool2x2(reference.conv2d(x, w, b)), atol=1e-12)
 
 
@@ -87,11 +88,11 @@ def test_folding_is_chosen_by_positions_and_type() -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_kernel_with_inputs_first_holds_the_same_numbers(layout: torch.memory_format) -> None:
     w = t(RNG.normal(size=(5, 3, 4, 2))).contiguous(memory_format=layout).requires_grad_()
-    out = inputs_first(w, torch.float64)
+    out = swap_in_out_channels(w, torch.float64)
     assert out.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(out, w.transpose(0, 1), rtol=0, atol=0)
-    assert torch.autograd.gradcheck(lambda a: inputs_first(a, torch.float64), (w,))
-    half = inputs_first(w.detach().float().requires_grad_(), torch.bfloat16)
+    assert torch.autograd.gradcheck(lambda a: swap_in_out_channels(a, torch.float64), (w,))
+    half = swap_in_out_channels(w.detach().float().requires_grad_(), torch.bfloat16)
     torch.testing.assert_close(half, w.detach().transpose(0, 1).to(torch.bfloat16), rtol=0, atol=0)
 
 

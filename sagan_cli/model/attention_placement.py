@@ -1,4 +1,4 @@
-"""Where the attention of a published network stands, and the options that its architecture takes."""
+"""Placement of attention in the published networks, and the options of their architectures."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sagan_cli.config.architectures import USUAL, shown
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.geometry import check_attention, default_attention
-from sagan_cli.model.attention import KINDS, RATIOS, attention_block
+from sagan_cli.model.attention_blocks import KINDS, RATIOS, attention_block
 
 PLACES = ("auto", "published", "sides")
-"""`published` stages of each network; the `sides` of `--attn-at`; or as `auto` says, see `attended`."""
+"""`published`: the stages of the source; `sides`: the maps of `--attn-at`; `auto`: see `attended`."""
 ATTENTION: dict[str, tuple[Any, ...]] = {"attention": KINDS, "attn_ratio": RATIOS, "places": PLACES}
-"""Options of every architecture here that attends, and their values."""
+"""Options of the architectures with attention, and their values."""
 
 
 def options(spec: ModelSpec, arch: str, known: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """What a specification says of the options `known` (name -> possible values); those it does not name are absent.
+    """Return the options of a specification, checked against `known` (name -> allowed values).
 
     Raises:
-        UsageError: an option that the architecture has not, or a value that the option has not.
+        UsageError: unknown option or value.
     """
     for name, value in spec.options.items():
         said = shown(name, value)
@@ -37,7 +37,7 @@ def options(spec: ModelSpec, arch: str, known: Mapping[str, Sequence[Any]]) -> d
 
 
 def no_attention(spec: ModelSpec, arch: str) -> None:
-    """Refuse attention in a network that never had any.
+    """Refuse attention in an architecture without any.
 
     Raises:
         UsageError: `spec.attn_at` is not empty.
@@ -48,14 +48,15 @@ def no_attention(spec: ModelSpec, arch: str) -> None:
 
 
 def settled(spec: ModelSpec, sides: Sequence[int], published: Sequence[int], *, auto: bool) -> ModelSpec:
-    """What an architecture with published stages makes of `--attn-at`, as its specification records it.
+    """Resolve `--attn-at` for an architecture with published attention stages; the result is recorded.
 
-    Its `auto` is the published stages: `attn_at` then names G's maps, and the option `places` says that D has its own.
+    `auto` means the published stages: `attn_at` then lists G's maps, and the option `places` is `published`, since D
+    has its own.
 
     Args:
-        sides: of the maps on which G's stages end, in its order.
+        sides: longer sides of the maps of G's stages, in order.
         published: as for `attended`.
-        auto: whether `--attn-at` was left at auto; if not, `spec.attn_at` holds what was said.
+        auto: whether `--attn-at` is auto; otherwise `spec.attn_at` is the user's choice.
     """
     places = spec.options.get("places", "auto")
     if places == "published" or (places == "auto" and auto):
@@ -64,23 +65,22 @@ def settled(spec: ModelSpec, sides: Sequence[int], published: Sequence[int], *, 
         stages = {min(stage, len(sides) - 1) for stage in published}
         attn_at = tuple(sorted(sides[stage] for stage in stages))
         return replace(spec, attn_at=attn_at, options={**spec.options, "places": "published"})
-    # Without the word, the map that `auto` comes to in `sagan` would stand for the published stages: see `attended`.
+    # Without this option, the default map of `sagan` would mean the published stages: see `attended`.
     return replace(spec, options={**spec.options, "places": "sides"}) if spec.attn_at else spec
 
 
 def attended(spec: ModelSpec, sides: Sequence[int], published: Sequence[int]) -> dict[int, str]:
-    """Number of a stage -> longer side of the map that it ends on, for the stages after which a network attends.
+    """Return stage number -> longer side of its map, for the stages that are followed by attention.
 
-    The option `places` says which they are. Specifications from before it was recorded told no `--attn-at auto` from
-    the map that `auto` comes to in `sagan`, so that map stands for the published stages there, and every other list for
-    itself. () is the twin without attention.
+    The option `places` decides. Old specifications without it do not distinguish `--attn-at auto` from the default map
+    of `sagan`, so that map means the published stages there.
 
     Args:
-        sides: of the maps of all stages, in the order of the network.
-        published: stages with attention in the source; where a small picture has fewer, its last stage.
+        sides: longer sides of the maps of all stages, in the order of the network.
+        published: stages with attention in the source; a smaller network uses its last stage instead.
 
     Raises:
-        UsageError: a side that is no feature map of these pictures.
+        UsageError: a side that is not a feature map at this image size.
     """
     check_attention(spec.height, spec.width, spec.attn_at)
     if not spec.attn_at:
@@ -94,8 +94,8 @@ def attended(spec: ModelSpec, sides: Sequence[int], published: Sequence[int]) ->
     return {stage: str(sides[stage]) for stage in stages}
 
 
-class Attention(nn.ModuleDict):
-    """The attention blocks of one network by the longer side of their map, in the order of the network."""
+class AttentionBlocks(nn.ModuleDict):
+    """The attention blocks of a network by the longer side of their map, in the order of the network."""
 
     def __init__(
         self,
@@ -116,9 +116,9 @@ class Attention(nn.ModuleDict):
         self.places = dict(places)
 
     def after(self, stage: int) -> nn.Module:
-        """What follows a stage: its attention block, or the identity."""
+        """Return the attention block after a stage, or the identity."""
         return self[self.places[stage]] if stage in self.places else nn.Identity()
 
     def layers(self) -> dict[str, nn.Module]:
-        """Those that have maps to look at: all but the residual control."""
+        """Return the blocks that have attention maps, that is, all but the residual control."""
         return {side: block for side, block in self.items() if hasattr(block, "maps")}

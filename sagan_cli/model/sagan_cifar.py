@@ -1,12 +1,12 @@
-"""`sagan-cifar`: SNGAN's ResNet for CIFAR-10 with attention, as PyTorch-StudioGAN's SAGAN has it.
+"""The `sagan-cifar` architecture: SNGAN's ResNet for CIFAR-10 with attention, as in PyTorch-StudioGAN.
 
-The ResNet is that of Miyato et al. 2018 (arXiv 1802.05957), table 4. G: up-blocks of 4 `base_width` channels throughout
-(256 at width 64), 4x4 to 32x32. D: down-blocks of 2 `base_width` channels (128) until the map is 8x8, two that keep it,
-ReLU, the sum over positions, and the projection. At 32 pixels both attend on the map of 16, in the form of the
-authors' release. Blocks are those of `sagan`. Larger pictures get more up- and down-blocks of the same width.
+The ResNet is that of Miyato et al. 2018 (arXiv 1802.05957), table 4. G has up-blocks of 4 `base_width` channels (256 at
+width 64) from 4x4 to 32x32. D has down-blocks of 2 `base_width` channels (128) down to 8x8, two blocks without
+resampling, ReLU, the sum over positions and the projection. At 32 pixels both have attention at 16. Larger images get
+more blocks of the same width. The blocks are those of `sagan`.
 
-Other than the source: tables of conditional batch norm without spectral norm, Xavier's first weights for orthogonal
-ones, epsilons of 1e-5 and 1e-8. Parameter counts are equal.
+Differences from the source: no spectral norm on the tables of conditional batch norm, Xavier instead of orthogonal
+initialisation, epsilons of 1e-5 and 1e-8. Parameter counts are equal.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import check_attention, geometry
+from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, options
 from sagan_cli.model.blocks import DownBlock, UpBlock
-from sagan_cli.model.layers import ConditionalBatchNorm2d, Kit
-from sagan_cli.model.places import ATTENTION, Attention, options
+from sagan_cli.model.layers import ConditionalBatchNorm2d, LayerTypes
 from sagan_cli.model.sagan import Options
 from sagan_cli.ops.precision import no_autocast, wide
 
@@ -29,9 +29,9 @@ KNOWN = {name: ATTENTION[name] for name in ("attention", "attn_ratio")} | {"spec
 
 
 class Generator(nn.Module):
-    """z (B, latent) ~ N(0, 1) and y (B,) class indices or None -> pictures (B, C, H, W) in [-1, 1]."""
+    """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
-    def __init__(self, spec: ModelSpec, kit: Kit) -> None:
+    def __init__(self, spec: ModelSpec, kit: LayerTypes) -> None:
         super().__init__()
         maps = geometry(spec.height, spec.width).maps()
         width = 4 * spec.base_width
@@ -49,17 +49,17 @@ class Generator(nn.Module):
         return torch.tanh(wide(self.to_image(F.relu(self.norm(h, None)))))
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
         return self.attention.layers()
 
 
 class Discriminator(nn.Module):
-    """Pictures (B, C, H, W) in [-1, 1] and y (B,) or None -> logits (B,)."""
+    """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,)."""
 
-    def __init__(self, spec: ModelSpec, kit: Kit) -> None:
+    def __init__(self, spec: ModelSpec, kit: LayerTypes) -> None:
         super().__init__()
         maps = geometry(spec.height, spec.width).maps()
-        halved = maps[-2:0:-1]  # from half the picture to twice the start grid
+        halved = maps[-2:0:-1]  # from half the image to twice the start grid
         width = 2 * spec.base_width
         downs = [DownBlock(width if n else spec.channels, width, first=n == 0, kit=kit) for n in range(len(halved))]
         self.blocks = nn.ModuleList([*downs, *(DownBlock(width, width, down=False, kit=kit) for _ in range(2))])
@@ -80,15 +80,15 @@ class Discriminator(nn.Module):
         return logits
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
         return self.attention.layers()
 
 
 def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """The `sagan-cifar` architecture of the registry; options: `KNOWN`.
+    """Build the `sagan-cifar` networks; options: `KNOWN`.
 
     Raises:
-        UsageError: a picture size, an attention map or an option that cannot be.
+        UsageError: unsupported image size, attention map or option.
     """
     check_attention(spec.height, spec.width, spec.attn_at)
     options(spec, ARCH, KNOWN)
@@ -96,6 +96,6 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
     return Generator(spec, said.generator), Discriminator(spec, said.discriminator)
 
 
-def _attention(spec: ModelSpec, sides: list[int], width: int, kit: Kit) -> Attention:
+def _attention(spec: ModelSpec, sides: list[int], width: int, kit: LayerTypes) -> AttentionBlocks:
     places = {n: str(side) for n, side in enumerate(sides) if side in spec.attn_at}
-    return Attention(spec, places, [width] * len(sides), spectral=kit.spectral, arch=ARCH)
+    return AttentionBlocks(spec, places, [width] * len(sides), spectral=kit.spectral, arch=ARCH)

@@ -1,17 +1,14 @@
-"""`sagan-dcgan`: the DCGAN-shaped networks of the well-known PyTorch port (heykeetae's Self-Attention-GAN).
+"""The `sagan-dcgan` architecture: the DCGAN-shaped networks of heykeetae's Self-Attention-GAN in PyTorch.
 
-DCGAN (`model.dcgan`) with spectral norm on every stage of both networks and on neither last layer; batch norm kept in G
-beside it, none in D; LeakyReLU 0.1; biases; and after the third and the fourth stage of each network the block of the
-paper's first version (values at C, no output convolution, biases, no spectral norm), so that at 64 pixels G attends on
-the maps of 16 and 32, D on those of 8 and 4. A picture of 2^n pixels has n - 2 stages and `base_width` 2^(n - 3)
-channels where it is smallest, as in the source.
+DCGAN (`model.dcgan`) with spectral norm on all layers of both networks but the last, batch norm in G only, LeakyReLU
+0.1, biases, and attention after the third and fourth stage of each network (values at C, no output convolution, biases,
+no spectral norm). At 64 pixels G has attention at 16 and 32, D at 8 and 4. An image of 2^n pixels has n - 2 stages and
+`base_width` 2^(n - 3) channels at the smallest map, as in the source.
 
-Mended: the source runs at 64 pixels only (elsewhere its fourth stage is missing, and the widths of its attention blocks
-are written down as numbers); here any legal size does, and other places by `--attn-at`. Its spectral norm of a
-transposed convolution takes the weight's first axis, the input channels, for the rows of the matrix; here they are the
-output channels, as in PyTorch, unless the option `deconv_rows` is `input`. Power iteration moves once per optimiser
-step, not in each forward pass. Classes are ours to add (`model.dcgan` says how). Stages start by Xavier, whose scale
-the spectral norm divides out.
+Differences from the source, which supports 64 pixels only: any supported size; attention at other maps by `--attn-at`;
+spectral norm of a transposed convolution uses the output channels as matrix rows, as PyTorch does (the option
+`deconv_rows=input` selects the source's behaviour); one power iteration per optimiser step instead of one per forward
+pass; classes, as in `model.dcgan`; Xavier initialisation.
 """
 
 from __future__ import annotations
@@ -26,11 +23,11 @@ from torch import Tensor, nn
 from sagan_cli.config.architectures import USUAL
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import geometry
-from sagan_cli.model import places as stages
+from sagan_cli.model import attention_placement as stages
+from sagan_cli.model.attention_placement import ATTENTION, options
 from sagan_cli.model.dcgan import Discriminator, Generator, Style
 from sagan_cli.model.layers import SpectralNormed
-from sagan_cli.model.places import ATTENTION, options
-from sagan_cli.ops.layout import inputs_first
+from sagan_cli.ops.kernel_layout import swap_in_out_channels
 from sagan_cli.ops.precision import product_type
 
 KNOWN = {**ATTENTION, "spectral_norm": ("both", "d", "none"), "deconv_rows": ("output", "input")}
@@ -38,7 +35,7 @@ KNOWN = {**ATTENTION, "spectral_norm": ("both", "d", "none"), "deconv_rows": ("o
 
 
 class SNStridedConv2d(SpectralNormed):
-    """A spectrally normalised convolution of any kernel, stride and padding."""
+    """Spectrally normalised convolution with any kernel, stride and padding."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], stride: int, padding: int) -> None:
         super().__init__((out_channels, in_channels, *kernel), bias=True)
@@ -49,13 +46,12 @@ class SNStridedConv2d(SpectralNormed):
 
 
 class SNConvTranspose2d(SpectralNormed):
-    """A spectrally normalised transposed convolution.
-
-    Its weight lies with the rows of the matrix first: (out, in, h, w), or (in, out, h, w), PyTorch's order, where the
-    rows are the input channels.
+    """Spectrally normalised transposed convolution.
 
     Args:
-        rows: `output` as `torch.nn.utils.spectral_norm` has it, or `input` as the port has it.
+        rows: channels that are the rows of the normalised matrix: `output`, as in `torch.nn.utils.spectral_norm`, with
+        a
+            weight (out, in, h, w); or `input`, as in the source, with a weight (in, out, h, w).
     """
 
     def __init__(
@@ -73,20 +69,20 @@ class SNConvTranspose2d(SpectralNormed):
         self.by_output = rows == "output"
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.stride, self.padding = stride, padding
-        self._turned: Tensor | None = None
+        self._swapped: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, self._inputs_first(x), self.bias, self.stride, self.padding)
 
     def _inputs_first(self, x: Tensor) -> Tensor:
-        """The kernel as PyTorch wants it; made once, when the layer is folded."""
+        """Return the normalised kernel as (in, out, h, w); cached once the layer is folded."""
         if not self.by_output:
             return self.bar()
         if self.u is not None:
-            return inputs_first(self.bar(), product_type(x))
-        if self._turned is None or self._turned.dtype != product_type(x):
-            self._turned = inputs_first(self.weight.detach(), product_type(x))
-        return self._turned
+            return swap_in_out_channels(self.bar(), product_type(x))
+        if self._swapped is None or self._swapped.dtype != product_type(x):
+            self._swapped = swap_in_out_channels(self.weight.detach(), product_type(x))
+        return self._swapped
 
 
 PORT = Style(
@@ -96,10 +92,10 @@ PORT = Style(
 
 
 def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """The `sagan-dcgan` architecture of the registry; options: `KNOWN`.
+    """Build the `sagan-dcgan` networks; options: `KNOWN`.
 
     Raises:
-        UsageError: a picture size, an attention map or an option that cannot be.
+        UsageError: unsupported image size, attention map or option.
     """
     said = options(spec, "sagan-dcgan", KNOWN)
     style = replace(PORT, deconv=functools.partial(SNConvTranspose2d, rows=said.get("deconv_rows", "output")))
@@ -112,7 +108,7 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
 
 
 def settled(spec: ModelSpec, *, auto: bool) -> ModelSpec:
-    """`auto` is the published stages of each network."""
+    """Resolve `--attn-at auto` to the published stages of each network."""
     sides = [max(grid) for grid in geometry(spec.height, spec.width).maps()[:-1]]
     return stages.settled(spec, sides, PORT.attend_after, auto=auto)
 

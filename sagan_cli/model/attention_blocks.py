@@ -1,9 +1,9 @@
-"""Self-attention blocks: the authors' release, the readings of it that others published, and the controls.
+"""Self-attention blocks: the authors' release, other published variants, and the controls.
 
     beta = softmax(f(x) g(x)^T)    o = W (beta h(x))    y = x + gamma o        (Zhang et al. 2019, equations 1 to 3)
 
-What the readings differ in is the width of f, g and h, whether keys and values are pooled, whether there is an output
-convolution W, biases, and spectral norm. `FORMS` has a row for each.
+The variants differ in the widths of f, g and h, in pooling of keys and values, in the output convolution W, in biases
+and in spectral norm. `ATTENTION_VARIANTS` has a row for each.
 """
 
 from __future__ import annotations
@@ -15,56 +15,63 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan_cli.model.layers import Conv2d, SNConv2d
-from sagan_cli.ops.attention import attend, attention_map
+from sagan_cli.ops.dot_product_attention import attend, attention_map
 
 
 @dataclass(frozen=True)
-class Form:
-    """One reading of the block, for C channels."""
+class AttentionVariant:
+    """One published variant of the block, for C channels."""
 
     about: str
     value: str
-    """Width of the values: `half` of C, `full` C, or `ratio`, as narrow as queries and keys."""
+    """Width of the values: `half` (C / 2), `full` (C) or `ratio` (C / k, as queries and keys)."""
     pooled: bool
-    """Keys and values max-pooled 2x2: N positions look at N / 4."""
+    """Whether keys and values are max-pooled 2x2, so that N queries have N / 4 keys."""
     output: bool
-    """A 1x1 convolution from the values' width back to C."""
+    """Whether a 1x1 convolution brings the values back to C channels."""
     bias: bool = False
     spectral: bool = True
-    """Whether its convolutions are spectrally normalised where the network's are."""
+    """Whether its convolutions are spectrally normalised if the network's are."""
 
 
-FORMS = {
-    "official": Form("the authors' release", "half", True, True),
-    "paper": Form("the text of the ICML paper: values at C/k, no pooling", "ratio", False, True),
-    "port": Form("the well-known PyTorch port and the paper's first version: values at C, biases, no output conv",
+ATTENTION_VARIANTS = {
+    "official": AttentionVariant("the authors' release", "half", True, True),
+    "paper": AttentionVariant("the text of the ICML paper: values at C/k, no pooling", "ratio", False, True),
+    "port": AttentionVariant("the PyTorch port and the paper's first version: values at C, biases, no output",
                  "full", False, False, bias=True, spectral=False),
-    "rows": Form("values at C and an output convolution, no pooling", "full", False, True),
+    "rows": AttentionVariant("values at C and an output convolution, no pooling", "full", False, True),
 }  # fmt: skip
 NONLOCAL, RESIDUAL = "nonlocal", "residual"
-KINDS = (*FORMS, NONLOCAL, RESIDUAL)
-"""What may stand in the place of attention."""
+KINDS = (*ATTENTION_VARIANTS, NONLOCAL, RESIDUAL)
+"""Values of `--attention`: the variants and the controls that replace attention."""
 RATIOS = (1, 2, 4, 8)
 
 
 def attention_block(channels: int, kind: str = "official", ratio: int = 8, *, spectral: bool = True) -> nn.Module:
-    """(B, C, H, W) -> (B, C, H, W): one of `KINDS`.
+    """Build the block of a kind in `KINDS`, (B, C, H, W) -> (B, C, H, W).
 
     Args:
         ratio: k of the paper: queries and keys have C / k channels.
-        spectral: whether the network normalises its weights spectrally.
+        spectral: whether the network uses spectral norm.
     """
     if kind == NONLOCAL:
         return NonLocal(channels)
     if kind == RESIDUAL:
         return Residual(channels, spectral=spectral)
-    return SelfAttention(channels, FORMS[kind], ratio, spectral=spectral)
+    return SelfAttention(channels, ATTENTION_VARIANTS[kind], ratio, spectral=spectral)
 
 
 class SelfAttention(nn.Module):
-    """y = x + gamma o. gamma starts at 0: the block is the identity until training finds a use for it."""
+    """Self-attention block y = x + gamma o; gamma starts at 0, so the block starts as the identity."""
 
-    def __init__(self, channels: int, form: Form = FORMS["official"], ratio: int = 8, *, spectral: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        form: AttentionVariant = ATTENTION_VARIANTS["official"],
+        ratio: int = 8,
+        *,
+        spectral: bool = True,
+    ) -> None:
         super().__init__()
         self.pooled = form.pooled
         inner = max(channels // ratio, 1)
@@ -77,18 +84,18 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W); H and W even where keys are pooled."""
+        """Apply the block to (B, C, H, W); H and W must be even if keys are pooled."""
         h, w = x.shape[2:]
         query, key, value = self._project(x)
         o = attend(query, key, value)
-        # (B, N, e) seen as a picture is channels_last already: no copy.
+        # (B, N, e) is channels_last memory order already, so this is a view.
         o = o.transpose(1, 2).unflatten(2, (h, w))
         if self.output is not None:
             o = self.output(o)
         return x + self.gamma.to(x.dtype) * o.to(x.dtype)
 
     def maps(self, x: Tensor) -> Tensor:
-        """The attention maps that `forward` uses on x: (B, N, M), rows sum to 1, positions in row-major order."""
+        """Return the attention maps that `forward` uses for x: (B, N, M), rows sum to 1, row-major positions."""
         query, key, _ = self._project(x)
         return attention_map(query, key)
 
@@ -100,10 +107,10 @@ class SelfAttention(nn.Module):
 
 
 class NonLocal(nn.Module):
-    """The non-local block as published, embedded Gaussian (Wang et al. 2018, equations 4 and 6, and section 4.1).
+    """Non-local block, embedded Gaussian (Wang et al. 2018, equations 4 and 6, section 4.1).
 
-    y = x + BN(W (softmax(theta(x) phi(x)^T) g(x))) with all inner widths C / 2 and biases. Where SAGAN scales by gamma,
-    it has a batch norm after W, whose scale starts at 0; there is no spectral norm.
+    y = x + BN(W (softmax(theta(x) phi(x)^T) g(x))), inner widths C / 2, with biases, without spectral norm. The batch
+    norm after W, whose scale starts at 0, has the role of SAGAN's gamma.
     """
 
     def __init__(self, channels: int) -> None:
@@ -123,15 +130,15 @@ class NonLocal(nn.Module):
         return x + self.norm(self.output(o.transpose(1, 2).unflatten(2, (h, w)))).to(x.dtype)
 
     def maps(self, x: Tensor) -> Tensor:
-        """The attention maps that `forward` uses on x: (B, N, N), rows sum to 1."""
+        """Return the attention maps that `forward` uses for x: (B, N, N), rows sum to 1."""
         return attention_map(_positions(self.query(x)), _positions(self.key(x)))
 
 
 class Residual(nn.Module):
-    """The paper's control: a residual block of as many weights in the place of attention (Zhang et al. 2019, table 1).
+    """Control of Zhang et al. 2019, table 1: a residual block with as many weights as the attention block.
 
-    x + conv(ReLU(conv(ReLU(x)))) with 3x3 convolutions; the hidden width makes 18 C h meet the 1.25 C^2 weights of the
-    official block as nearly as whole channels can.
+    x + conv(ReLU(conv(ReLU(x)))) with 3x3 convolutions and h hidden channels, where 18 C h is as close as possible to
+    the 1.25 C^2 weights of the official block.
     """
 
     def __init__(self, channels: int, *, spectral: bool = True) -> None:

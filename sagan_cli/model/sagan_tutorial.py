@@ -1,18 +1,16 @@
-"""`sagan-tutorial`: the small SAGAN of the tutorials, an upsample-and-convolve generator and a strided discriminator.
+"""The `sagan-tutorial` architecture: the small SAGAN of online tutorials.
 
-G: a linear layer to 2 `base_width` maps on twice the start grid (128 of 8x8 at width 64), then blocks of nearest
-doubling, 3x3 convolution, batch norm and ReLU; the last block halves the channels; a 3x3 convolution and tanh draw the
-picture. D: 3x3 convolutions of stride 2 with 32, 64, 128 channels and one of stride 1 with 256, each with batch norm
-but the first, LeakyReLU 0.2 and dropout 0.25; then a linear layer. Both attend on their 128-channel stage: G after its
-first block (map 16), D after its third convolution (an eighth of the picture's side). There is no spectral norm. At 32
-pixels this is the tutorials' network; larger pictures get more stages of 2 `base_width` channels.
+G: a linear layer to 2 `base_width` channels at twice the start grid (128 at 8x8 for width 64), then blocks of nearest
+upsampling, 3x3 convolution, batch norm and ReLU, of which the last halves the channels, then a 3x3 convolution and
+tanh. D: 3x3 convolutions of stride 2 with 32, 64 and 128 channels and one of stride 1 with 256, each with LeakyReLU
+0.2, dropout 0.25 and (except the first) batch norm, then a linear layer. Both have attention at the 128-channel stage:
+G after its first block (map 16), D after its third convolution (1/8 of the image's side). There is no spectral norm.
+Larger images than 32 pixels get more stages of 2 `base_width` channels.
 
-Mended: the tutorials that this goes back to call batch norm with 0.8 where it takes epsilon, or with Keras's momentum,
-which PyTorch counts the other way; here both are PyTorch's defaults. Their generator makes an attention block and never
-calls it, and their block multiplies along the wrong axes; here it is the form `port`, which theirs was to be. The
-sigmoid is not part of D but of the objective: `--loss non-saturating` is the sigmoid with binary cross-entropy, without
-its overflow. Dropout resumes to the bit. Classes are ours to add: conditional batch norm in G, a projection in D
-(Miyato and Koyama 2018).
+Errors of the tutorials are corrected. They pass 0.8 as batch norm's epsilon, or as its momentum in the sense of Keras;
+here both are PyTorch's defaults. Their generator never calls its attention block, and the block multiplies along the
+wrong axes; here it is the variant `port`. The sigmoid belongs to the loss (`--loss non-saturating`). Dropout resumes
+exactly. Classes are an addition: conditional batch norm in G, projection in D (Miyato and Koyama 2018).
 """
 
 from __future__ import annotations
@@ -25,23 +23,22 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import geometry
-from sagan_cli.model import places as stages
-from sagan_cli.model.dropout import Dropout
-from sagan_cli.model.layers import ConditionalBatchNorm2d, Embedding
-from sagan_cli.model.places import ATTENTION, Attention, attended, options
+from sagan_cli.model import attention_placement as stages
+from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, attended, options
+from sagan_cli.model.layers import ConditionalBatchNorm2d, Dropout, Embedding
 from sagan_cli.ops.precision import no_autocast, wide
 
 ARCH = "sagan-tutorial"
 SLOPE = 0.2
 DROPOUT = 0.25
 IN_G, IN_D = (1,), (2,)
-"""The stages of 128 channels at width 64, counted from 0, after which G and D attend."""
+"""Stages of G and D that are followed by attention, counted from 0."""
 KNOWN = {**ATTENTION, "spectral_norm": ("none",)}
 """The options of `sagan-tutorial`, and their values."""
 
 
 class Generator(nn.Module):
-    """z (B, latent) ~ N(0, 1) and y (B,) class indices or None -> pictures (B, C, H, W) in [-1, 1]."""
+    """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -53,7 +50,7 @@ class Generator(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(widths))
         self.norms = nn.ModuleList(ConditionalBatchNorm2d(width, spec.num_classes) for width in widths[1:])
         places = attended(spec, _sides_of_g(spec), published=IN_G)
-        self.attention = Attention(spec, places, widths, arch=ARCH)
+        self.attention = AttentionBlocks(spec, places, widths, arch=ARCH)
         self.to_image = nn.Conv2d(widths[-1], spec.channels, 3, padding=1)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -65,15 +62,15 @@ class Generator(nn.Module):
         return torch.tanh(wide(self.to_image(h)))
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
         return self.attention.layers()
 
 
 class Discriminator(nn.Module):
-    """Pictures (B, C, H, W) in [-1, 1] and y (B,) or None -> logits (B,)."""
+    """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,)."""
 
     batches_apart = True
-    """Batch norm sees what it is given: real and fake pictures want batches of their own."""
+    """With batch norm in D, real and fake images are separate batches."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -88,7 +85,7 @@ class Discriminator(nn.Module):
         self.norms = nn.ModuleList(ConditionalBatchNorm2d(w) for w in widths[2:])
         self.dropouts = nn.ModuleList(Dropout(DROPOUT) for _ in self.convs)
         places = attended(spec, [max(m) for m in reversed(grid.maps()[:-1])], published=IN_D)
-        self.attention = Attention(spec, places, strided, arch=ARCH)
+        self.attention = AttentionBlocks(spec, places, strided, arch=ARCH)
         self.linear = nn.Linear(4 * width * grid.start_height * grid.start_width, 1)
         self.embed = Embedding(spec.num_classes, 4 * width) if spec.num_classes else None
 
@@ -108,22 +105,22 @@ class Discriminator(nn.Module):
         return logits
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        """Longer side of the map -> its attention block, in the order in which a picture meets them."""
+        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
         return self.attention.layers()
 
 
 def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """The `sagan-tutorial` architecture of the registry; options: `KNOWN`.
+    """Build the `sagan-tutorial` networks; options: `KNOWN`.
 
     Raises:
-        UsageError: a picture size, an attention map or an option that cannot be.
+        UsageError: unsupported image size, attention map or option.
     """
     options(spec, ARCH, KNOWN)
     return Generator(spec), Discriminator(spec)
 
 
 def settled(spec: ModelSpec, *, auto: bool) -> ModelSpec:
-    """`auto` is the published stage of each network."""
+    """Resolve `--attn-at auto` to the published stage of each network."""
     return stages.settled(spec, _sides_of_g(spec), IN_G, auto=auto)
 
 
@@ -131,5 +128,5 @@ build.settled = settled  # type: ignore[attr-defined]
 
 
 def _sides_of_g(spec: ModelSpec) -> list[int]:
-    """Of the maps on which G's stages end: the linear layer's is stage 0; nothing attends on the full picture."""
+    """Return the longer side of the map of each stage of G; stage 0 is the linear layer's."""
     return [max(grid) for grid in geometry(spec.height, spec.width).maps()[1:-1]]
