@@ -1,7 +1,7 @@
 """What sagan 0.1.0 wrote goes on working: its run resumes, and its weights give the same images and scores.
 
-`compat/v0_1/` says how its files were made. Bits are compared on the kind of processor that made them, with its versions
-of PyTorch; elsewhere the last bit of a product differs, so an image may be off by one level and a number by rounding.
+`compat/v0_1/README.md` says how the files were made. Bits are compared on the kind of processor that made them, with
+the same PyTorch. Elsewhere the last bits of a product differ: a pixel may be off by one level, a number by rounding.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli import ok, process
 from PIL import Image
 from safetensors.numpy import load_file
+from support.cli import ok, process
 
 MADE = Path(__file__).parent / "compat" / "v0_1"
 CHECKPOINT = "checkpoints/00001500"

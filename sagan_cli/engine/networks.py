@@ -39,9 +39,22 @@ def create(arch: str, spec: ModelSpec, train: TrainConfig, device: torch.device)
     return Players(g, d, opt_g, opt_d), EMA(g, train.ema)
 
 
+ALIGNMENT = 64
+"""Bytes. MKL's matrix-vector products round differently at different alignments on some processors, and a tensor read
+from a safetensors file lies at any multiple of 8 bytes; PyTorch allocates at multiples of 64."""
+
+
 def laid_out(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on its device, in the channels-last layout that convolutions are fastest in."""
-    return network.to(device).to(memory_format=torch.channels_last)
+    """Move a network to its device, in channels-last layout, every tensor at a multiple of `ALIGNMENT` bytes.
+
+    Equal weights therefore compute equal bits, whether they come from a checkpoint, an exported file or a pipe.
+    """
+    network = network.to(device).to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.data_ptr() % ALIGNMENT:
+                tensor.data = tensor.data.clone()
+    return network
 
 
 def attention_gammas(players: Players) -> dict[str, float]:
