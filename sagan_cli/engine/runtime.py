@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,9 @@ def open_runtime(device: str, precision: str, *, distributed: bool = False) -> I
     if world > 1:
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
+        # PyTorch imports this module later by itself. Its default arguments then hold the process group, whose threads
+        # would still run while the interpreter ends, and abort the process ("terminate called").
+        importlib.import_module("torch.distributed.nn.functional")
         # gloo beside nccl: votes are host tensors.
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         try:

@@ -74,15 +74,29 @@ class _Global(torch.autograd.Function):
 
 
 def _twice_differentiable(x: Tensor, mean: Tensor, var: Tensor, momentum: float, eps: float) -> Tensor:
-    import torch.distributed.nn.functional as dist_nn  # imported here because the import writes a temporary file
-
     full = wide(x)
     local_var, local_mean = torch.var_mean(full, dim=(0, 2, 3), correction=0)
-    moments = dist_nn.all_reduce(torch.stack([local_mean, local_var + local_mean.square()])) / dist.get_world_size()
+    total: Tensor = _Sum.apply(torch.stack([local_mean, local_var + local_mean.square()]))
+    moments = total / dist.get_world_size()
     batch_mean, batch_var = moments[0], (moments[1] - moments[0].square()).clamp_min(0)
     _remember(mean, var, batch_mean.detach(), batch_var.detach(), x, momentum)
     scale = torch.rsqrt(batch_var + eps)
     return ((full - batch_mean[:, None, None]) * scale[:, None, None]).to(x.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over all processes, differentiable any number of times."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        out: Tensor = _Sum.apply(grad)
+        return out
 
 
 def _together(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
