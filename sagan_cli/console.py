@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import IO, Any, Protocol
 
 from sagan_cli.errors import UsageError
@@ -28,6 +27,11 @@ def set_quiet(quiet: bool) -> None:
     """Silence notes, warnings and progress from here on; errors and results still appear."""
     global _quiet
     _quiet = quiet
+
+
+def quiet() -> bool:
+    """Return whether notes, warnings and progress are silenced."""
+    return _quiet
 
 
 def note(message: str) -> None:
@@ -160,89 +164,6 @@ class _Lines:
         self._told, self._said = time.monotonic(), self._done
         left = (self._told - self._begun) * (self._total - self._done) / self._done if self._done else -1
         note(f"{self._label} {self._done}/{self._total}" + (f"  ETA {clock(left)}" if left > 0 else ""))
-
-
-class TrainingDisplay:
-    """Live news of a training run: two lines that redraw themselves on a terminal, a plain line now and then elsewhere.
-
-    Use it as a context manager or call `close`. `update` is cheap enough for every step.
-    """
-
-    def __init__(self, every: float = EVERY) -> None:
-        self._every = every
-        self._state: _State | None = None
-        self._told = time.monotonic()
-        self._fresh = False
-        self._live: Any = None
-        self._on_terminal = terminal()
-
-    def update(
-        self, step: int, total: int, images_per_second: float, eta_seconds: float, values: dict[str, float]
-    ) -> None:
-        """The state after a step; `values` are losses and gammas by name, in the order in which to show them."""
-        self._state = (step, total, images_per_second, eta_seconds, values)
-        self._fresh = True
-        if _quiet:
-            return
-        if self._on_terminal:
-            # The live display's own thread draws the state a few times a second.
-            self._live = self._live or _live(lambda: self._state)
-        elif time.monotonic() - self._told >= self._every:
-            self._tell()
-
-    def close(self) -> None:
-        """Leave the last state standing."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-        elif self._fresh and not _quiet and not self._on_terminal:
-            self._tell()
-        self._fresh = False
-
-    def __enter__(self) -> TrainingDisplay:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.close()
-
-    def _tell(self) -> None:
-        self._told, self._fresh = time.monotonic(), False
-        if self._state is not None:
-            note("  ".join(_describe(self._state)))
-
-
-_State = tuple[int, int, float, float, dict[str, float]]
-
-
-def _live(state: Any) -> Any:
-    from rich.console import Console, Group
-    from rich.live import Live
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    def draw() -> Any:
-        now: _State = state()
-        where, *rest = _describe(now)
-        line = Table.grid(padding=(0, 2))
-        line.add_row(Text(where), ProgressBar(total=now[1], completed=now[0], width=24), *map(Text, rest[:2]))
-        return Group(line, Text("  ".join(rest[2:])))
-
-    live = Live(get_renderable=draw, console=Console(stderr=True), refresh_per_second=4, redirect_stdout=False)
-    live.start()
-    return live
-
-
-def _describe(state: _State) -> list[str]:
-    """The parts of a line: step, speed, time left, then one part per value."""
-    step, total, speed, eta, values = state
-    share = f" ({step / total:.0%})" if total else ""
-    return [
-        f"step {step}/{total}{share}",
-        f"{speed:.0f} image/s" if speed >= 10 else f"{speed:.2g} image/s",
-        f"ETA {clock(eta)}",
-        *(f"{name} {value:.4g}" for name, value in values.items()),
-    ]
 
 
 def clock(seconds: float) -> str:

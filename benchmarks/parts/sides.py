@@ -13,8 +13,10 @@ import torch
 from parts.systems import System
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.engine import networks
-from sagan_cli.engine.iteration import Inputs, iteration
+from sagan_cli.engine.iteration import iteration
 from sagan_cli.engine.runtime import Runtime
+from sagan_cli.engine.step_inputs import Inputs
+from sagan_cli.objectives.objective import Objective
 
 Take = Callable[[], Any]
 TEXTBOOK, EXACT, DEFAULT, AGAIN = "textbook", "exact", "default", "textbook again"
@@ -42,12 +44,14 @@ def ours(system: System, runtime: Runtime, inputs: list[dict[str, Any]]) -> Take
     """One step of `sagan train`: an update of D, one of G, and the moving average, with nothing read back."""
     settings = TrainConfig(batch=system.batch)
     players, ema = networks.create(system.arch, system.spec, settings, runtime.device)
-    update = iteration(players, runtime, settings, warn=lambda text: None)
+    update = iteration(players, Objective.of(settings), runtime, settings, warn=lambda text: None)
     moved = []
     for given in inputs:
-        there = {k: None if v is None else v.to(runtime.device) for k, v in given.items()}
-        x, y = there["x"].contiguous(memory_format=torch.channels_last), there["y"]
-        moved.append(Inputs((((x, y), (there["z_d"], y), there["mixture"]),), (there["z_g"], y)))
+        there = {k: v.to(runtime.device) for k, v in given.items() if v is not None}
+        real = {"real": there["x"].contiguous(memory_format=torch.channels_last), "latents": there["z_d"]}
+        labels = {name: there["y"] for name in ("real_labels", "fake_labels") if "y" in there}
+        fake = {name: y for name, y in labels.items() if name == "fake_labels"}
+        moved.append(Inputs((real | labels,), {"latents": there["z_g"]} | fake))
     taken = 0
 
     def take() -> None:

@@ -18,15 +18,17 @@ from sagan_cli.config.architectures import AUTO
 from sagan_cli.config.resolve import Resolved
 from sagan_cli.config.schema import Config
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.engine import networks
 from sagan_cli.engine.anatomy import anatomy
+from sagan_cli.engine.iteration import iteration
 from sagan_cli.engine.jobs import Job, machine_facts, settled
+from sagan_cli.engine.networks import create as create_networks
 from sagan_cli.engine.runtime import Runtime
-from sagan_cli.engine.step import Objective, discriminator_step, generator_step
-from sagan_cli.engine.train import Outcome, Report, train
+from sagan_cli.engine.step_inputs import StepInputs
+from sagan_cli.engine.train import Outcome, train
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.geometry import default_attention
-from sagan_cli.ops.randomness import generator, latents_and_labels
+from sagan_cli.objectives.objective import Objective
+from sagan_cli.ops.randomness import generator
 from sagan_cli.resume import create, find, record_start
 from sagan_cli.runs import Run
 
@@ -135,7 +137,6 @@ def train_twin(
     job: Job,
     path: Path,
     runtime: Runtime,
-    report: Report,
     should_stop: Callable[[], bool],
     warn: Callable[[str], None],
 ) -> Outcome | None:
@@ -158,7 +159,7 @@ def train_twin(
     with run.lock():
         record_start(chosen, resolved, machine_facts(job, runtime))
         try:
-            outcome = train(job, run, runtime, report, should_stop, warn=warn)
+            outcome = train(job, run, runtime, should_stop, warn=warn)
         except BaseException:
             run.update(status="failed")
             raise
@@ -173,28 +174,32 @@ def parameters(arch: str, spec: ModelSpec) -> tuple[int, int]:
 
 
 def seconds_per_step(config: Config, spec: ModelSpec, runtime: Runtime) -> float:
-    """Wall time of a training step, measured on pictures of noise: a few steps, nothing written."""
+    """Measure the wall time of a training step on random images: a few steps, nothing written."""
     cfg = config.train
-    players, ema = networks.create(config.model.arch, spec, cfg, runtime.device)
+    networks, ema = create_networks(config.model.arch, spec, cfg, runtime.device)
     objective = Objective.of(cfg)
-
-    def noise(count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        z, y = latents_and_labels(generator(0, "timing", count), cfg.batch, spec.latent, spec.num_classes)
-        return z.to(runtime.device), None if y is None else y.to(runtime.device)
-
-    rng = generator(0, "timing pictures")
-    pictures = torch.rand(cfg.batch, spec.channels, spec.height, spec.width, generator=rng).mul(2).sub(1)
-    real = pictures.contiguous(memory_format=torch.channels_last).to(runtime.device)
-    mixture = torch.rand(cfg.batch, generator=rng).to(runtime.device)
+    iterate = iteration(networks, objective, runtime, replace(cfg, graph="off"), lambda text: None)
+    inputs = StepInputs(objective, cfg, spec, RandomImages(spec, cfg.batch, runtime), runtime)
     begun = time.perf_counter()
     for step in range(WARM + MEASURED):
-        for _ in range(cfg.d_steps):
-            discriminator_step(
-                players, runtime, (real, noise(step)[1]), noise(step), objective, mixture, cfg.accumulate
-            )
-        loss = generator_step(players, runtime, noise(step), objective, cfg.accumulate)
-        ema.update(players.generator, step)
-        loss.item()  # an accelerator works ahead; this waits for it
+        statistics = iterate(inputs.at(step))
+        ema.update(networks.generator, step)
+        statistics["g_loss"].item()  # waits for the device
         if step + 1 == WARM:
             begun = time.perf_counter()
     return (time.perf_counter() - begun) / MEASURED
+
+
+class RandomImages:
+    """Uniform noise in place of a dataset, the same at every update."""
+
+    def __init__(self, spec: ModelSpec, batch: int, runtime: Runtime) -> None:
+        rng = generator(0, "timing")
+        images = torch.rand(batch, spec.channels, spec.height, spec.width, generator=rng).mul(2).sub(1)
+        self.images = images.contiguous(memory_format=torch.channels_last).to(runtime.device)
+        labels = torch.randint(spec.num_classes, (batch,), generator=rng) if spec.num_classes else None
+        self.labels = None if labels is None else labels.to(runtime.device)
+
+    def at(self, update: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return images (N, C, H, W) and labels (N,) or None."""
+        return self.images, self.labels

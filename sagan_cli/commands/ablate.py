@@ -188,12 +188,8 @@ def _run(
     for place, twin in enumerate(twins, start=1):
         own, path = twin.resolved(resolved), twin.folder(folder)
         job = twin.job(shared, own.config)
-        display = console.TrainingDisplay()
         console.note(f"twin {place}/{len(twins)}: {path}")
-        try:
-            outcome = train_twin(own, job, path, runtime, display, lambda: bool(stopping), console.warn)
-        finally:
-            display.close()
+        outcome = train_twin(own, job, path, runtime, lambda: bool(stopping), console.warn)
         if stopping or (outcome and not outcome.finished):
             console.note("stopped; the same command goes on")
             raise typer.Exit(128 + stopping[0])

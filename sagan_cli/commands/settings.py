@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from sagan_cli.config.schedule import Schedule
 from sagan_cli.config.schema import SETTINGS, Setting
+from sagan_cli.plugins import registry
 
 PANELS = {"data": "Data", "model": "Model", "train": "Training", "run": "Run directory"}
 
@@ -38,11 +40,15 @@ def _name(s: Setting) -> str:
 def _parameter(s: Setting) -> inspect.Parameter:
     names = [f"--{s.flag}/--no-{s.flag}" if s.kind is bool and s.flag != "unconditional" else f"--{s.flag}"]
     default = {True: "on", False: "off"}[s.default] if s.kind is bool else s.default
-    text = f"{s.help} [{', '.join(s.choices)}]" if s.choices else s.help
+    choices = s.choices or (tuple(registry.names(s.registered)) if s.registered else ())
+    text = f"{s.help} [{', '.join(choices)}]" if choices else s.help
     option = typer.Option(
         *names, metavar=s.metavar, help=f"{text} (default: {default})", show_default=False,
         rich_help_panel=PANELS[s.key.split(".", 1)[0]],
     )  # fmt: skip
     return inspect.Parameter(
-        _name(s), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[s.kind | None, option]
+        _name(s),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[(str if s.kind is Schedule else s.kind) | None, option],
     )

@@ -169,15 +169,12 @@ def _run(
             record_start(chosen, resolved, machine_facts(job, runtime))
             _introduce(job, run, chosen.record, runtime)
         tracker = open_tracker(job, Room(runtime, interruptible(stopping), console.note, console.warn))
-        display = console.TrainingDisplay()
         try:
-            outcome = train(job, run, runtime, display, lambda: bool(stopping), tracker, console.warn)
+            outcome = train(job, run, runtime, lambda: bool(stopping), tracker, console.warn)
         except BaseException:
             if runtime.leads:
                 run.update(status="failed")
             raise
-        finally:
-            display.close()
         if runtime.leads:
             run.update(status="finished" if outcome.finished else "interrupted", step=outcome.step)
     return outcome, run

@@ -12,9 +12,13 @@ from typing import Any
 from sagan_cli.config import systems
 from sagan_cli.config.legacy import effective, recorded
 from sagan_cli.config.presets import PRESETS
+from sagan_cli.config.schedule import Schedule, parse_schedule, parse_terms
 from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, Config, Setting, build
 from sagan_cli.errors import UsageError, closest
+from sagan_cli.plugins import registry
 
+DEFAULT_WEIGHT = {"train.augment": 1.0}
+"""Setting -> weight of a term that is named alone."""
 RESUMED = "the resumed run"
 """The source of a value that `--resume` took over."""
 
@@ -88,6 +92,7 @@ def resolve(
         steps = max(1, math.ceil(kimg * 1000 / merged["train.batch"].value))
         merged["train.steps"] = _Given(steps, "--kimg")
     _require_decay(merged)
+    _require_registered(merged)
     options = {k.removeprefix(OPTIONS_KEY + "."): g.value for k, g in merged.items() if k.startswith(OPTIONS_KEY + ".")}
     values = {k: g.value for k, g in merged.items() if k in SETTINGS}
     return Resolved(build(values, options), {k: g.source for k, g in merged.items()})
@@ -100,6 +105,24 @@ def _require_decay(merged: Mapping[str, _Given]) -> None:
         raise UsageError(f"--decay-from {start.value}: add --decay-steps, the step at which the rates have come to 0")
     if end.value and start.value >= end.value:
         raise UsageError(f"--decay-from {start.value}: must be below --decay-steps {end.value}")
+
+
+def _require_registered(merged: Mapping[str, _Given]) -> None:
+    """Refuse names that are not registered, and terms that cannot be read.
+
+    Raises:
+        UsageError: naming the flag and the nearest name.
+    """
+    for key, setting in SETTINGS.items():
+        text = merged[key].value
+        if not setting.registered or not text:
+            continue
+        if setting.registered in ("losses", "loggers"):
+            names = [name.strip() for name in text.split(",") if name.strip()]
+        else:
+            names = [term.name for term in parse_terms(text, f"--{setting.flag}", default=DEFAULT_WEIGHT.get(key))]
+        for name in names:
+            registry.find(setting.registered, name)
 
 
 def same_run(resolved: Resolved, before: Mapping[str, Any]) -> bool:
@@ -213,6 +236,9 @@ def _from_text(s: Setting, text: str, where: str) -> Any:
         if text.strip().lower() not in words:
             raise UsageError(f"{where}: '{text}' is not true or false")
         return words[text.strip().lower()]
+    if s.kind is Schedule:
+        schedule = parse_schedule(text, where)
+        return schedule.start if schedule.constant else str(schedule)
     try:
         return s.kind(text)
     except ValueError:
@@ -223,6 +249,9 @@ def _from_text(s: Setting, text: str, where: str) -> Any:
 def _fits(s: Setting, given: Any, where: str) -> Any:
     """The value in the setting's type, or a UsageError."""
     value: Any = given
+    if s.kind is Schedule and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        schedule = parse_schedule(value, where, low=s.low, high=s.high)
+        return schedule.start if schedule.constant else str(schedule)
     if s.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if s.kind is str and isinstance(value, int) and not isinstance(value, bool):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sagan_cli.config.architectures import AUTO, SAID_BY_FLAG
+from sagan_cli.config.schedule import Schedule
 
 
 def setting(default: Any, text: str, **more: Any) -> Any:
@@ -88,23 +89,40 @@ class TrainConfig:
     steps: int = setting(100_000, "Generator updates in all; a resumed run stops at the same total.", low=1, live=True)
     batch: int = setting(64, "Pictures per update, over all processes together.", low=1)
     d_steps: int = setting(1, "Discriminator updates per generator update.", low=1)
-    d_lr: float = setting(4e-4, "Adam's learning rate of the discriminator.", low=0.0)
-    g_lr: float = setting(1e-4, "Adam's learning rate of the generator.", low=0.0)
-    decay_steps: int = setting(
-        0, "Step at which the learning rates have fallen to 0, on a straight line; 0: never.", low=0
+    d_lr: float | str = setting(4e-4, "Adam's learning rate of the discriminator; may be a schedule.", low=0.0)
+    g_lr: float | str = setting(1e-4, "Adam's learning rate of the generator; may be a schedule.", low=0.0)
+    decay_steps: int = setting(0, "Step at which the learning rates have fallen linearly to 0; 0: never.", low=0)
+    decay_from: int = setting(0, "Step at which they begin to fall.", low=0)
+    loss: str = setting("hinge", "Adversarial loss.", metavar="NAME", kind="losses")
+    penalty: str = setting(
+        "",
+        "Penalties added to the discriminator's loss, as in r1=0.1/4,r2=0.1/4: weight, and interval in updates.",
+        metavar="NAME=WEIGHT[/INTERVAL],...",
+        kind="penalties",
     )
-    decay_from: int = setting(0, "Step at which they begin to fall; until then they are as set.", low=0)
-    loss: str = setting(
-        "hinge",
-        "The adversarial objective.",
-        choices=("hinge", "non-saturating", "minimax", "least-squares", "wasserstein"),
+    gp: float | str = setting(0.0, "Weight of the gradient penalty, 10 in WGAN-GP; short for --penalty gp=W.", low=0.0)
+    r1: float | str = setting(0.0, "Weight gamma of the R1 penalty; short for --penalty r1=W.", low=0.0)
+    augment: str = setting(
+        "",
+        "Augmentations of all images that the discriminator sees, with their probability.",
+        metavar="NAME[=PROBABILITY],...",
+        kind="augmentations",
     )
-    gp: float = setting(0.0, "Weight of the gradient penalty; WGAN-GP has 10.", low=0.0)
-    r1: float = setting(0.0, "Weight gamma of the R1 penalty on real pictures.", low=0.0)
     clip: float = setting(0.0, "Largest absolute weight of the discriminator (0.01 in WGAN); 0 is no limit.", low=0.0)
+    constraint: str = setting(
+        "",
+        "Changes of the discriminator's weights after each of its updates; --clip C is clip=C.",
+        metavar="NAME=VALUE,...",
+        kind="constraints",
+    )
     beta1: float = setting(0.0, "Adam's beta 1.", low=0.0, high=0.9999)
-    beta2: float = setting(0.9, "Adam's beta 2.", low=0.0, high=0.99999)
-    ema: float = setting(0.999, "Decay of the generator's moving average; 0 turns it off.", low=0.0, high=0.99999)
+    beta2: float | str = setting(0.9, "Adam's beta 2; may be a schedule.", low=0.0, high=0.99999)
+    ema: float | str = setting(
+        0.999, "Decay of the generator's EMA; 0 turns it off; may be a schedule.", low=0.0, high=0.99999
+    )
+    ema_halflife: float | str = setting(
+        0.0, "Half-life of the EMA in images, instead of --ema; 0 uses --ema; may be a schedule.", low=0.0
+    )
     seed: int = setting(0, "Seed of weights, latents and the order of the pictures.", low=0)
     precision: str = setting(
         "auto",
@@ -148,6 +166,9 @@ class RunConfig:
         metavar="NAME",
         live=True,
     )
+    logger: str = setting(
+        "", "Loggers besides the progress display and metrics.jsonl.", metavar="NAME,...", live=True, kind="loggers"
+    )
 
 
 @dataclass(frozen=True)
@@ -171,6 +192,7 @@ class Setting:
 
     key: str
     kind: type
+    """`str`, `int`, `float`, `bool`, or `Schedule` for a number or the text of a schedule."""
     default: Any
     help: str
     flag: str
@@ -180,6 +202,8 @@ class Setting:
     high: float | None = None
     choices: tuple[str, ...] = ()
     metavar: str | None = None
+    registered: str = ""
+    """Kind of the registry whose names it takes; its help lists them."""
 
     @property
     def variable(self) -> str:
@@ -187,7 +211,7 @@ class Setting:
         return "SAGAN_" + self.flag.replace("-", "_").upper()
 
 
-_KINDS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "float | str": Schedule}
 OPTIONS_KEY = "model.options"
 """The one open table: an architecture's own settings, `model.options.NAME`."""
 
@@ -200,8 +224,9 @@ def _settings() -> dict[str, Setting]:
             if key == OPTIONS_KEY:
                 continue
             more = {k: v for k, v in f.metadata.items() if k in ("low", "high", "choices", "metavar")}
+            more["registered"] = f.metadata.get("kind", "")
             found[key] = Setting(
-                key=key, kind=_KINDS[str(f.type)], default=f.default, help=f.metadata["help"],
+                key=key, kind=_TYPES[str(f.type)], default=f.default, help=f.metadata["help"],
                 flag=f.metadata.get("flag", f.name.replace("_", "-")), live=f.metadata.get("live", False), **more,
             )  # fmt: skip
     return found

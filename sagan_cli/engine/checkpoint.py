@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sagan_cli import __version__
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.engine.step import Players
+from sagan_cli.engine.networks import Networks
 from sagan_cli.errors import CheckpointError
 from sagan_cli.files import TEMPORARY, sha256_of, write_directory
 from sagan_cli.model.ema import EMA
@@ -47,7 +47,7 @@ class Facts:
     digests: dict[str, str]
 
 
-def save(folder: Path, step: int, players: Players, ema: EMA, about: dict[str, Any]) -> Path:
+def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str, Any]) -> Path:
     """Write `folder/<step>/`; `about` holds arch, arch_package, spec, class_names and data.
 
     A step that is there already is kept: training is deterministic, so it holds the same numbers.
@@ -57,10 +57,10 @@ def save(folder: Path, step: int, players: Players, ema: EMA, about: dict[str, A
         return path
 
     def fill(work: Path) -> None:
-        model = _prefixed("generator", players.generator.state_dict()) | _prefixed("ema", ema.module.state_dict())
-        state = _prefixed("discriminator", players.discriminator.state_dict())
-        state |= _optimiser_tensors("opt_g", players.opt_g, players.generator)
-        state |= _optimiser_tensors("opt_d", players.opt_d, players.discriminator)
+        model = _prefixed("generator", networks.generator.state_dict()) | _prefixed("ema", ema.module.state_dict())
+        state = _prefixed("discriminator", networks.discriminator.state_dict())
+        state |= _optimiser_tensors("opt_g", networks.opt_g, networks.generator)
+        state |= _optimiser_tensors("opt_d", networks.opt_d, networks.discriminator)
         for name, tensors in ((MODEL, model), (STATE, state)):
             save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, work / name)
         facts = {
@@ -154,15 +154,15 @@ def load_module(
         raise CheckpointError(f"{path}: does not fit this architecture: {str(e).splitlines()[-1].strip()}") from e
 
 
-def restore(facts: Facts, players: Players, ema: EMA) -> int:
+def restore(facts: Facts, networks: Networks, ema: EMA) -> int:
     """Put everything back as it was after step `facts.step`, which is returned."""
     tensors = load_tensors(facts, MODEL, ("generator", "ema"))
-    load_module(players.generator, tensors, "generator", facts.path)
+    load_module(networks.generator, tensors, "generator", facts.path)
     load_module(ema.module, tensors, "ema", facts.path)
     tensors = load_tensors(facts, STATE, ("discriminator", "opt_g", "opt_d"))
-    load_module(players.discriminator, tensors, "discriminator", facts.path)
-    _load_optimiser("opt_g", players.opt_g, players.generator, tensors, facts.path)
-    _load_optimiser("opt_d", players.opt_d, players.discriminator, tensors, facts.path)
+    load_module(networks.discriminator, tensors, "discriminator", facts.path)
+    _load_optimiser("opt_g", networks.opt_g, networks.generator, tensors, facts.path)
+    _load_optimiser("opt_d", networks.opt_d, networks.discriminator, tensors, facts.path)
     return facts.step
 
 

@@ -1,85 +1,85 @@
-"""An iteration that is recorded once and then replayed: the same kernels, launched as one and not a thousand times.
+"""Run an iteration as a CUDA graph: recorded once, then replayed, so that its kernels are launched as one.
 
-A recording holds addresses, not values: what it reads from outside is copied to where it read when it was made, and
-learning rates lie in tensors. A recording may also be wrong without saying so. Therefore the first replay is compared
-with the plain iteration, from the same state and on the same inputs, and where it fails or differs, training goes on
-plainly from the plain result, with one line that says why.
+A graph holds addresses, not values. Inputs are therefore copied to the addresses that it reads, and learning rates are
+tensors. A graph can be wrong without an error, so the first replay is compared with a plain iteration from the same
+state and inputs. If it fails or differs, training continues with plain iterations and a warning.
+
+Reference: "CUDA Graphs: whole-network capture" in PyTorch's documentation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sagan_cli.engine.step import Players
-
-if TYPE_CHECKING:
-    from sagan_cli.engine.iteration import Inputs
+from sagan_cli.engine.networks import Networks
+from sagan_cli.engine.step_inputs import Inputs, Statistics
 
 WARM = 3
-"""Plain iterations before the recording: they make the optimisers' state, and let libraries choose their kernels."""
+"""Plain iterations before recording, which create the optimisers' state and let libraries choose kernels."""
 TOLERANCE = 0.05
-"""How far a replay may end from the plain iteration, as a share of how far that went, summed over a kind of state.
+"""Largest allowed difference between replay and plain iteration, relative to the change made by the iteration.
 
-Kernels that add in varying order differ by far less; an update, a rate or an input that is missing by far more.
+Kernels that add in varying order differ by far less; a missing update, rate or input differs by far more.
 """
 
 
 class Recorder(Protocol):
-    """What makes recordings: `engine.cuda.CudaGraphs`."""
+    """What makes recordings: `CudaGraphs`, or a stand-in in tests."""
 
     def aside(self) -> AbstractContextManager[None]:
-        """Where plain iterations before a recording run."""
+        """Return the context in which plain iterations before a recording run."""
         ...
 
-    def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """What repeats `work` on the tensors that it finds now."""
+    def record(self, work: Callable[[], Statistics]) -> Callable[[], Statistics]:
+        """Return a function that repeats `work` on the tensors that it uses now."""
         ...
 
 
-class Replay:
-    """A plain iteration, a few times; then its recording."""
+class GraphedIteration:
+    """An iteration that is recorded after a few plain ones."""
 
     def __init__(
-        self, plain: Callable[[Inputs], Tensor], players: Players, recorder: Recorder, warn: Callable[[str], None]
+        self, plain: Callable[[Inputs], Statistics], networks: Networks, recorder: Recorder, warn: Callable[[str], None]
     ) -> None:
-        self.plain, self.players, self.recorder, self.warn = plain, players, recorder, warn
+        self.plain, self.networks, self.recorder, self.warn = plain, networks, recorder, warn
         self.count = 0
         self.held: Inputs | None = None
         self.rates: list[tuple[dict[str, Any], Tensor]] = []
-        self.replay: Callable[[], Tensor] | None = None
+        self.replay: Callable[[], Statistics] | None = None
         self.refused: str | None = None
-        """Why nothing is replayed."""
+        """Why no graph is used, or None."""
 
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """Update both networks; the four losses, in a tensor that the next call may overwrite."""
+    def __call__(self, inputs: Inputs) -> Statistics:
+        """Update both networks; return the statistics, which the next call may overwrite."""
         if self.refused is not None:
             return self.plain(inputs)
         self.count += 1
         if self.count <= WARM:
-            # The inputs of the first iteration, so that a recording that is not fed with new ones is found out.
+            # The inputs of the first iteration, so that a graph that does not read new ones is detected.
             self.held = self.held or inputs.like()
             with self.recorder.aside():
                 return self.plain(inputs)
         return self._first(inputs) if self.replay is None else self._next(inputs)
 
-    def _first(self, inputs: Inputs) -> Tensor:
-        """Both ways from one state; the replay's result where they agree, else the plain one."""
-        live = state(self.players)
+    def _first(self, inputs: Inputs) -> Statistics:
+        """Run plain and recorded iteration from one state; keep the replay if they agree, else the plain one."""
+        live = state(self.networks)
         before = _kept(live)
         with self.recorder.aside():
             expected = self.plain(inputs)
         after = _kept(live)
-        told = expected.cpu()  # also waits for the device: what is wrong with the plain iteration shows here
+        # .cpu() also waits for the device, so that errors of the plain iteration appear here.
+        expected_values = {name: value.cpu() for name, value in expected.items()}
         _put(live, before)
         try:
             self._record()
             found = self._next(inputs)
-            wrong = difference(live, before, after) or _other_losses(found.cpu(), told)
+            wrong = difference(live, before, after) or _other_statistics(found, expected_values)
         except RuntimeError as e:
             wrong = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         if wrong is None:
@@ -91,14 +91,14 @@ class Replay:
     def _record(self) -> None:
         held = self.held
         assert held is not None, "warmed up"
-        optimisers = (self.players.opt_g, self.players.opt_d)
-        device = held.noise[0].device
+        optimisers = (self.networks.opt_g, self.networks.opt_d)
+        device = next(self.networks.generator.parameters()).device
         self.rates = [(g, torch.zeros((), device=device)) for o in optimisers for g in o.param_groups]
         self._drop_gradients()
         with _recordable(self.rates):
             self.replay = self.recorder.record(lambda: self.plain(held))
 
-    def _next(self, inputs: Inputs) -> Tensor:
+    def _next(self, inputs: Inputs) -> Statistics:
         held, replay = self.held, self.replay
         assert held is not None, "warmed up"
         assert replay is not None, "recorded"
@@ -110,25 +110,25 @@ class Replay:
 
     def _give_up(self, why: str) -> None:
         self.refused, self.replay, self.held, self.rates = why, None, None, []
-        # What a recording that broke off may have left behind.
-        self.players.discriminator.requires_grad_(True)
+        # Undo what an aborted recording may have left.
+        self.networks.discriminator.requires_grad_(True)
         self._drop_gradients()
-        self.warn(f"training goes on without a CUDA graph: {why}; --graph off says so from the start")
+        self.warn(f"training continues without a CUDA graph: {why}; --graph off avoids the attempt")
 
     def _drop_gradients(self) -> None:
-        for optimiser in (self.players.opt_g, self.players.opt_d):
+        for optimiser in (self.networks.opt_g, self.networks.opt_d):
             optimiser.zero_grad(set_to_none=True)
 
 
 State = dict[str, list[Tensor]]
-"""Kind of state -> its tensors."""
+"""Kind of state -> tensors."""
 
 
-def state(players: Players) -> State:
-    """Every tensor that an iteration changes, by the network it belongs to and what it is."""
+def state(networks: Networks) -> State:
+    """Return every tensor that an iteration changes, by network and kind."""
     found: State = {}
     for name, network, optimiser in (
-        ("generator", players.generator, players.opt_g), ("discriminator", players.discriminator, players.opt_d),
+        ("generator", networks.generator, networks.opt_g), ("discriminator", networks.discriminator, networks.opt_d),
     ):  # fmt: skip
         weights: list[Tensor] = list(network.parameters())
         found[f"weights of the {name}"] = weights
@@ -142,10 +142,10 @@ def state(players: Players) -> State:
 
 
 def difference(found: State, before: State, expected: State) -> str | None:
-    """The first kind of state in which `found` is not what `expected` says; None where there is none.
+    """Return a sentence about the first kind of state in which `found` differs from `expected`, or None.
 
-    Whole numbers must be equal. Of others, the distance to `expected` must be a small share of that from `before` to
-    `expected`, both as sums of magnitudes.
+    Integers must be equal. For floats, the distance to `expected` must be small relative to the distance from `before`
+    to `expected`, both as sums of magnitudes.
     """
     for kind, tensors in found.items():
         apart = moved = size = 0.0
@@ -164,17 +164,17 @@ def difference(found: State, before: State, expected: State) -> str | None:
     return None
 
 
-def _other_losses(found: Tensor, expected: Tensor) -> str | None:
-    """(4,) each."""
-    apart = (found - expected).abs().max().item()
-    if not apart <= TOLERANCE * max(1.0, expected.abs().max().item()):
-        return f"the losses differ from those of a plain step by {apart:.2g}"
+def _other_statistics(found: Statistics, expected: Statistics) -> str | None:
+    for name, value in expected.items():
+        apart = (found[name].cpu() - value).abs().item()
+        if not apart <= TOLERANCE * max(1.0, value.abs().item()):
+            return f"{name} differs from that of a plain step by {apart:.2g}"
     return None
 
 
 @contextmanager
 def _recordable(rates: list[tuple[dict[str, Any], Tensor]]) -> Iterator[None]:
-    """Within the block, optimisers read their rates from the given tensors, and do what a recording can hold."""
+    """Make the optimisers read their rates from tensors and be capturable within the block."""
     usual = [(group["lr"], group["capturable"]) for group, _ in rates]
     for group, rate in rates:
         group["lr"], group["capturable"] = rate, True
@@ -186,7 +186,7 @@ def _recordable(rates: list[tuple[dict[str, Any], Tensor]]) -> Iterator[None]:
 
 
 def _kept(live: State) -> State:
-    """Copies in the host's memory: the device has none to spare where an iteration fills it."""
+    """Return copies in host memory, since the device may be full."""
     return {kind: [t.detach().to("cpu", copy=True) for t in tensors] for kind, tensors in live.items()}
 
 
@@ -195,3 +195,32 @@ def _put(live: State, kept: State) -> None:
     for kind, tensors in live.items():
         for mine, theirs in zip(tensors, kept[kind], strict=True):
             mine.copy_(theirs)
+
+
+class CudaGraphs:
+    """A `Recorder` of the CUDA kernels that a function launches."""
+
+    def __init__(self, device: torch.device) -> None:
+        # Warm-up and recording share one stream, on which libraries create their handles before the recording.
+        self.stream = torch.cuda.Stream(device)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Run on the recording's stream, ordered with the work before and after."""
+        current = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            yield
+        current.wait_stream(self.stream)
+
+    def record(self, work: Callable[[], Statistics]) -> Callable[[], Statistics]:
+        """Record without computing; the result launches all kernels at once and returns the tensors they write to."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self.stream):
+            out = work()
+
+        def replay() -> Statistics:
+            graph.replay()
+            return out
+
+        return replay

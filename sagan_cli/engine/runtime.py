@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from sagan_cli.engine.cuda import set_tf32
 from sagan_cli.errors import SaganError, UsageError
+from sagan_cli.ops.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Runtime:
     def autocast(self) -> Any:
         """Context for the forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def send(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a CPU tensor on the device, without waiting for the device."""
+        return sent(tensor, self.device)
 
     def facts(self) -> dict[str, Any]:
         """What the record of a run says of the machine."""
@@ -143,6 +148,21 @@ def open_runtime(device: str, precision: str, *, distributed: bool = False) -> I
     finally:
         if world > 1:
             dist.destroy_process_group()
+
+
+def set_tf32(convolutions: bool) -> None:
+    """Say outright what fp32 means: TF32 (10 bits of mantissa) in convolutions or not, and never in matrix products.
+
+    Left alone, PyTorch takes TF32 for convolutions even of a run in fp32.
+    """
+    precision = "tf32" if convolutions else "ieee"
+    cudnn: Any = torch.backends.cudnn  # the stubs know less of these than the documentation
+    matmul: Any = torch.backends.cuda.matmul
+    with warnings.catch_warnings(action="ignore"):
+        # The old names are on their way out, but what asks by them fails where they were not set to the same.
+        cudnn.allow_tf32, matmul.allow_tf32 = convolutions, False
+    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = precision
+    matmul.fp32_precision = "ieee"
 
 
 def pick_device(name: str, local_rank: int | None = None) -> torch.device:

@@ -24,7 +24,7 @@ class EMA:
     runs are not averaged with their random initialisation.
     """
 
-    def __init__(self, source: nn.Module, decay: float) -> None:
+    def __init__(self, source: nn.Module, decay: float = 0.999) -> None:
         self.decay = decay
         self.module = copy.deepcopy(source).eval().requires_grad_(False)
 

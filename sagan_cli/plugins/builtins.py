@@ -25,6 +25,7 @@ class Point(NamedTuple):
     summary: str
 
 
+_LOSSES = "sagan_cli.objectives.losses"
 _TORCHVISION = "sagan_cli.data.sources.torchvision_sets"
 BUILTINS: dict[str, list[Point]] = {
     "datasets": [
@@ -62,10 +63,24 @@ BUILTINS: dict[str, list[Point]] = {
         Point("plugins", "sagan_cli.commands.plugins:plugins", "List data sets, architectures and commands."),
     ],
     "metrics": [],
-    "losses": [],
-    "penalties": [],
+    "losses": [
+        Point("hinge", f"{_LOSSES}:HINGE", "hinge loss, SAGAN's; the default"),
+        Point("non-saturating", f"{_LOSSES}:NON_SATURATING", "cross-entropy, G maximises log D"),
+        Point("minimax", f"{_LOSSES}:MINIMAX", "cross-entropy, G minimises log(1 - D)"),
+        Point("least-squares", f"{_LOSSES}:LEAST_SQUARES", "least squares (LSGAN)"),
+        Point("wasserstein", f"{_LOSSES}:WASSERSTEIN", "difference of means (WGAN)"),
+        Point("relativistic", f"{_LOSSES}:RELATIVISTIC", "cross-entropy of pairs of real and fake images"),
+    ],
+    "penalties": [
+        Point("r1", "sagan_cli.objectives.penalties:R1", "squared gradient on real images"),
+        Point("r2", "sagan_cli.objectives.penalties:R2", "squared gradient on fake images"),
+        Point("gp", "sagan_cli.objectives.penalties:GP", "gradient penalty of WGAN-GP"),
+    ],
     "augmentations": [],
-    "constraints": [],
-    "loggers": [],
+    "constraints": [Point("clip", "sagan_cli.objectives.constraints:CLIP", "largest absolute weight (WGAN)")],
+    "loggers": [
+        Point("progress", "sagan_cli.loggers.progress:Progress", "progress on standard error; always on"),
+        Point("jsonl", "sagan_cli.loggers.metrics_jsonl:MetricsJsonl", "metrics.jsonl in the run; always on"),
+    ],
     "exporters": [],
 }

@@ -169,6 +169,11 @@ def refresh() -> None:
     importlib.invalidate_caches()
 
 
+def failure(entry: Entry, e: Exception) -> PluginError:
+    """Return the error that names the plugin whose code raised `e`."""
+    return PluginError(f"{entry.title} failed: {_line(e)}; {_way_out(entry)}")
+
+
 class _Guarded:
     """A plugin's factory whose failures say whose they are; its attributes show through, functions guarded alike."""
 
@@ -182,7 +187,7 @@ class _Guarded:
         except SaganError:
             raise
         except Exception as e:
-            raise PluginError(f"{self._entry.title} failed: {_line(e)}; {_way_out(self._entry)}") from e
+            raise failure(self._entry, e) from e
 
     def __getattr__(self, name: str) -> Any:
         # Private names never pass: while unpickling, `_factory` itself is asked for before it exists.

@@ -15,7 +15,6 @@ from PIL import Image
 from support.cli import fails, ok, sagan
 from support.idx_files import idx_folder, picture_folder
 
-from sagan_cli import console
 from sagan_cli.ablation import measures as twin_measures
 from sagan_cli.ablation import output as ablate_output
 from sagan_cli.ablation import twins as ablation
@@ -28,6 +27,7 @@ from sagan_cli.config.schema import Config, ModelConfig
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation import records, reference
+from sagan_cli.loggers.progress import Progress
 
 TINY = ("--size", 16, "--width", 2, "--batch", 4, "--set", "model.latent=4", "--device", "cpu")
 WITHOUT_FID = ("--extractor", "none", "-n", 24)
@@ -128,7 +128,7 @@ def test_an_interrupted_ablation_goes_on_and_ends_with_the_same_bits(
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(console.TrainingDisplay, "update", interrupt)
+        patch.setattr(Progress, "step", interrupt)
         done = sagan(*flags, "--out", "parts", cwd=tmp_path)
     assert done.returncode == 130
     assert done.stdout == b""

@@ -15,8 +15,8 @@ from textbook.matching import copy_, matches
 from torch import Tensor, nn
 
 from sagan_cli.engine import networks
+from sagan_cli.engine.iteration import advance_spectral_norms
 from sagan_cli.engine.runtime import Runtime
-from sagan_cli.engine.step import advance_spectral_norms
 
 ALL = [*SYSTEMS.values(), *CUDA_SYSTEMS.values()]
 TINY = {name: replace(s, spec=replace(s.spec, base_width=8 if s.arch != "sagan-cifar" else 4), batch=3)

@@ -11,8 +11,17 @@ import pytest
 
 import sagan_cli
 from sagan_cli import console
+from sagan_cli.contracts import RunInfo
+from sagan_cli.loggers.progress import Progress
 
 pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX")
+
+
+def progress(steps: int, every: float = console.EVERY) -> Progress:
+    """Return the progress logger of a run of so many steps."""
+    return Progress(RunInfo(Path("run"), {}, steps), every)
+
+
 REPOSITORY = Path(sagan_cli.__file__).parents[1]
 
 
@@ -79,9 +88,10 @@ def test_quiet_leaves_errors_and_results(capsys, clock):
     with console.progress("packing", 10) as tick:
         clock[0] += 60
         tick(5)
-    with console.TrainingDisplay() as display:
-        clock[0] += 60
-        display.update(1, 2, 3.0, 4.0, {})
+    display = progress(2)
+    clock[0] += 60
+    display.step(1, 3.0, 4.0, {})
+    display.end(1, True)
     console.error("wrong")
     console.result("right")
     assert capsys.readouterr() == ("right\n", "sagan: error: wrong\n")
@@ -150,27 +160,27 @@ with console.progress("packing", 4) as tick:
 
 
 def test_training_in_a_pipe_is_a_line_every_few_seconds_and_the_last(capsys, clock):
-    display = console.TrainingDisplay()
+    display = progress(12)
     for step in range(1, 13):
         clock[0] += 1
-        display.update(step, 12, 512.4, 12.0 - step, {"d_loss": 0.98765, "gamma_g32": 0.012})
-    display.close()
-    display.close()
+        display.step(step, 512.4, 12.0 - step, {"d_loss": 0.98765, "gamma_g32": 0.012})
+    display.end(12, True)
+    display.end(12, True)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in lines] == ["5/12", "10/12", "12/12"]
     assert lines[0] == "step 5/12 (42%)  512 image/s  ETA 0:07  d_loss 0.9877  gamma_g32 0.012"
 
 
 def test_the_last_line_is_not_told_twice(capsys, clock):
-    with console.TrainingDisplay(every=1) as display:
-        clock[0] += 2
-        display.update(3, 3, 1.25, 0.0, {})
+    display = progress(3, every=1)
+    clock[0] += 2
+    display.step(3, 1.25, 0.0, {})
+    display.end(3, True)
     assert capsys.readouterr().err == "step 3/3 (100%)  1.2 image/s  ETA 0:00\n"
 
 
 def test_training_that_never_stepped_says_nothing(capsys):
-    with console.TrainingDisplay():
-        pass
+    progress(3).end(-1, False)
     assert capsys.readouterr() == ("", "")
 
 
@@ -178,13 +188,17 @@ def test_training_on_a_terminal_redraws_and_leaves_the_last_state():
     code = """
 import time
 from sagan_cli import console
-with console.TrainingDisplay() as display:
-    for step in range(1, 6):
-        values = {"d_loss": 1.5, "g_loss": 0.5, "gamma_g32": 0.25, "gamma_d32": 0.125}
-        display.update(step, 5, 400.0, 5.0 - step, values)
-        time.sleep(0.1)
-    console.note("saved")
-    console.result("runs/001")
+from pathlib import Path
+from sagan_cli.contracts import RunInfo
+from sagan_cli.loggers.progress import Progress
+display = Progress(RunInfo(Path("run"), {}, 5))
+for step in range(1, 6):
+    values = {"d_loss": 1.5, "g_loss": 0.5, "gamma_g32": 0.25, "gamma_d32": 0.125}
+    display.step(step, 400.0, 5.0 - step, values)
+    time.sleep(0.1)
+console.note("saved")
+console.result("runs/001")
+display.end(5, True)
 """
     status, out, shown = on_terminal(code)
     assert (status, out) == (0, "runs/001\n")

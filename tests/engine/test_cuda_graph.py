@@ -1,4 +1,4 @@
-"""Replaying a recorded iteration, with recorders that record on the CPU, faithfully or not."""
+"""GraphedIterationing a recorded iteration, with recorders that record on the CPU, faithfully or not."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_training import PLAIN, STEPS, inputs, kept, players, train
+from support.tiny_training import PLAIN, STEPS, inputs, kept, players, train, work
 from torch import Tensor
 
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.engine import iteration as iterations
-from sagan_cli.engine.cuda import set_tf32
-from sagan_cli.engine.cuda_graph import WARM, Replay
-from sagan_cli.engine.iteration import Inputs, check_slices, iteration
-from sagan_cli.engine.runtime import Runtime
-from sagan_cli.engine.step import Players
+from sagan_cli.engine.cuda_graph import WARM, GraphedIteration
+from sagan_cli.engine.iteration import check_slices
+from sagan_cli.engine.networks import Networks
+from sagan_cli.engine.runtime import Runtime, set_tf32
+from sagan_cli.engine.step_inputs import Inputs, Statistics
 from sagan_cli.errors import UsageError
+from sagan_cli.objectives.objective import Objective
 
+HINGE = Objective.of(PLAIN)
 CPU = Runtime(torch.device("cpu"), "fp32")
 
 
@@ -32,7 +34,7 @@ class Recorded:
     `spoil` is called after each replay, with how many there were.
     """
 
-    players: Players
+    players: Networks
     spoil: Callable[[int], None] = lambda count: None
     replays: int = 0
 
@@ -40,19 +42,19 @@ class Recorded:
     def aside(self) -> Iterator[None]:
         yield
 
-    def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def record(self, work: Callable[[], Statistics]) -> Callable[[], Statistics]:
         groups = [g for o in (self.players.opt_g, self.players.opt_d) for g in o.param_groups]
         assert all(g["capturable"] for g in groups)
         rates = [g["lr"] for g in groups]
         assert all(isinstance(rate, Tensor) for rate in rates)
-        out = torch.full((4,), float("nan"))
+        out: Statistics = {}
 
-        def replay() -> Tensor:
+        def replay() -> Statistics:
             self.replays += 1
             usual = [g["lr"] for g in groups]
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate
-            out.copy_(work())
+            out.update(work())
             for group, rate in zip(groups, usual, strict=True):
                 group["lr"] = rate
             self.spoil(self.replays)
@@ -65,21 +67,21 @@ class Recorded:
 def plainly(arch: str, cfg: TrainConfig) -> tuple[Tensor, dict[str, list[Tensor]]]:
     """Losses and state of a training without recording."""
     pair = players(arch, cfg)
-    return train(iteration(pair, CPU, replace(cfg, graph="off"), lambda text: None), pair), kept(pair)
+    return train(work(pair, replace(cfg, graph="off"), CPU), pair, gp=float(cfg.gp)), kept(pair)
 
 
 def replayed(
-    arch: str, cfg: TrainConfig, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Players, int], None] | None = None
-) -> tuple[Players, Tensor, Recorded, Replay, list[str]]:
+    arch: str, cfg: TrainConfig, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Networks, int], None] | None = None
+) -> tuple[Networks, Tensor, Recorded, GraphedIteration, list[str]]:
     """The same with it: players, losses, recorder, the iteration, and what was said."""
     pair = players(arch, cfg)
     recorder = Recorded(pair, *([functools.partial(spoil, pair)] if spoil else []))
-    monkeypatch.setattr(iterations, "why_no_graph", lambda cfg, runtime: None)
+    monkeypatch.setattr(iterations, "why_no_graph", lambda *_: None)
     monkeypatch.setattr(iterations, "CudaGraphs", lambda device: recorder)
     said: list[str] = []
-    work = iteration(pair, CPU, replace(cfg, graph="on"), said.append)
-    assert isinstance(work, Replay)
-    return pair, train(work, pair), recorder, work, said
+    graphed = work(pair, replace(cfg, graph="on"), CPU, said.append)
+    assert isinstance(graphed, GraphedIteration)
+    return pair, train(graphed, pair, gp=float(cfg.gp)), recorder, graphed, said
 
 
 @pytest.mark.parametrize(
@@ -94,8 +96,8 @@ def replayed(
 )
 def test_replaying_is_training(arch: str, cfg: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     losses, one = plainly(arch, cfg)
-    pair, again, recorder, work, said = replayed(arch, cfg, monkeypatch)
-    assert (said, work.refused, recorder.replays) == ([], None, STEPS - WARM)
+    pair, again, recorder, graphed, said = replayed(arch, cfg, monkeypatch)
+    assert (said, graphed.refused, recorder.replays) == ([], None, STEPS - WARM)
     torch.testing.assert_close(again, losses, rtol=1e-5, atol=1e-6)
     other = kept(pair)
     # Rates in tensors are fp32, those of groups fp64: the last bit may differ.
@@ -106,29 +108,29 @@ def test_replaying_is_training(arch: str, cfg: TrainConfig, monkeypatch: pytest.
 
 
 @torch.no_grad()
-def _weights(pair: Players, count: int) -> None:
+def _weights(pair: Networks, count: int) -> None:
     for weight in pair.discriminator.parameters():
         weight += 0.01
 
 
 @torch.no_grad()
-def _not_a_number(pair: Players, count: int) -> None:
+def _not_a_number(pair: Networks, count: int) -> None:
     next(pair.generator.parameters()).fill_(float("nan"))
 
 
 @torch.no_grad()
-def _vectors(pair: Players, count: int) -> None:
+def _vectors(pair: Networks, count: int) -> None:
     for name, buffer in pair.generator.named_buffers():
         if name.endswith(".u"):
             buffer.neg_()
 
 
-def _moments(pair: Players, count: int) -> None:
+def _moments(pair: Networks, count: int) -> None:
     for slots in pair.opt_g.state.values():
         slots["step"] += 1
 
 
-def _breaks(pair: Players, count: int) -> None:
+def _breaks(pair: Networks, count: int) -> None:
     pair.discriminator.requires_grad_(False)
     raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
 
@@ -144,14 +146,14 @@ def _breaks(pair: Players, count: int) -> None:
     ],
 )
 def test_a_recording_that_is_wrong_is_found_out(
-    spoil: Callable[[Players, int], None], why: str, monkeypatch: pytest.MonkeyPatch
+    spoil: Callable[[Networks, int], None], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses, one = plainly("sagan", PLAIN)
     pair, again, recorder, _, said = replayed("sagan", PLAIN, monkeypatch, spoil)
     assert recorder.replays == 1
     assert len(said) == 1
     assert why in said[0]
-    assert said[0].startswith("training goes on without a CUDA graph: ")
+    assert said[0].startswith("training continues without a CUDA graph: ")
     assert "\n" not in said[0]
     # As if nothing had been tried, to the bit.
     assert torch.equal(again, losses)
@@ -167,7 +169,7 @@ def test_a_recording_that_misses_something_is_found_out(what: str, monkeypatch: 
     elif what == "rates":
         monkeypatch.setattr(torch.Tensor, "fill_", lambda self, value: self)
     else:
-        real = iterations.generator_step
+        real = iterations.update_generator
         calls = []
 
         def forgetful(*args: Any) -> Tensor:
@@ -176,39 +178,41 @@ def test_a_recording_that_misses_something_is_found_out(what: str, monkeypatch: 
                 return torch.zeros(())
             return real(*args)
 
-        monkeypatch.setattr(iterations, "generator_step", forgetful)
-    *_, recorder, work, said = replayed("sagan", PLAIN, monkeypatch)
+        monkeypatch.setattr(iterations, "update_generator", forgetful)
+    *_, recorder, graphed, said = replayed("sagan", PLAIN, monkeypatch)
     assert recorder.replays == 1
     assert len(said) == 1
-    assert work.refused in said[0]
+    assert graphed.refused in said[0]
 
 
 def test_held_inputs_are_copies_of_the_same_layout() -> None:
     given = inputs(0)
-    given = replace(given, rounds=tuple(((r[0][0].contiguous(memory_format=torch.channels_last), r[0][1]), *r[1:])
-                                        for r in given.rounds))  # fmt: skip
+    real = given.discriminator[0]["real"].contiguous(memory_format=torch.channels_last)
+    given = replace(given, discriminator=({**given.discriminator[0], "real": real},))
     held = given.like()
     assert [t.stride() for t in held.tensors()] == [t.stride() for t in given.tensors()]
     assert all(torch.equal(a, b) and a is not b for a, b in zip(held.tensors(), given.tensors(), strict=True))
-    bare = Inputs((((given.noise[0], None), (given.noise[0], None), given.rounds[0][2]),), (given.noise[0], None))
-    assert len(bare.like().tensors()) == 4
 
 
 def test_where_there_can_be_no_graph() -> None:
     cfg = replace(PLAIN, graph="on")
     with pytest.raises(UsageError, match="--graph on: needs a CUDA device, and this is cpu; leave it out"):
-        iteration(players(), CPU, cfg, lambda text: None)
+        work(players(), cfg, CPU)
     gpu = Runtime(torch.device("cuda", 0), "bf16")
-    assert iterations.why_no_graph(cfg, gpu) is None
-    assert "several processes" in str(iterations.why_no_graph(cfg, replace(gpu, world=2)))
-    assert "--checkpointing" in str(iterations.why_no_graph(replace(cfg, checkpointing=True), gpu))
+    assert iterations.why_no_graph(cfg, HINGE, gpu) is None
+    assert "several processes" in str(iterations.why_no_graph(cfg, HINGE, replace(gpu, world=2)))
+    assert "--checkpointing" in str(iterations.why_no_graph(replace(cfg, checkpointing=True), HINGE, gpu))
+    lazy = Objective.of(replace(cfg, penalty="r1=0.1/4"))
+    assert "interval" in str(iterations.why_no_graph(cfg, lazy, gpu))
+    falling = replace(cfg, beta2="linear:0.9:0.99:1k")
+    assert "--beta2" in str(iterations.why_no_graph(falling, HINGE, gpu))
     for how in ("auto", "off"):
-        assert not isinstance(iteration(players(), CPU, replace(cfg, graph=how), lambda text: None), Replay)
+        assert not isinstance(work(players(), replace(cfg, graph=how), CPU), GraphedIteration)
 
 
 def test_slices_are_equal() -> None:
     check_slices(replace(PLAIN, batch=12, accumulate=3), replace(CPU, world=2))
-    with pytest.raises(UsageError, match="--accumulate 4: does not divide the 6 pictures of each process"):
+    with pytest.raises(UsageError, match="--accumulate 4: does not divide the 6 images of each process"):
         check_slices(replace(PLAIN, batch=12, accumulate=4), replace(CPU, world=2))
 
 

@@ -81,8 +81,10 @@ SCRIPT = """
 import torch, torch.distributed as dist
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.runtime import open_runtime
-from sagan_cli.objectives.losses import LOSSES
-from sagan_cli.engine.step import Objective, Players, discriminator_step, generator_step
+from sagan_cli.config.schema import TrainConfig
+from sagan_cli.engine.iteration import update_discriminator, update_generator
+from sagan_cli.engine.networks import Networks
+from sagan_cli.objectives.objective import Objective
 from sagan_cli.model.sagan import build
 from sagan_cli.ops.batch_norm import batch_norm
 
@@ -111,13 +113,16 @@ with open_runtime("cpu", "fp32", distributed=True) as rt:
 
     # Three steps on different slices leave every weight and buffer equal on both ranks.
     g, d = build(ModelSpec(16, 16, num_classes=3, base_width=2, latent=4, attn_at=(8,)))
-    players = Players(g, d, torch.optim.Adam(g.parameters(), 1e-3), torch.optim.Adam(d.parameters(), 1e-3))
+    players = Networks(g, d, torch.optim.Adam(g.parameters(), 1e-3), torch.optim.Adam(d.parameters(), 1e-3))
     for step in range(3):
         rng = torch.Generator().manual_seed(100 * rt.rank + step)
         x = torch.rand(4, 3, 16, 16, generator=rng) * 2 - 1
         noise = lambda: (torch.randn(4, 4, generator=rng), torch.randint(3, (4,), generator=rng))
-        discriminator_step(players, rt, (x, noise()[1]), noise(), Objective(LOSSES["hinge"]), torch.rand(len(x)))
-        generator_step(players, rt, noise(), Objective(LOSSES["hinge"]))
+        labels = noise()[1]
+        fakes = [dict(zip(("latents", "fake_labels"), noise())) for _ in range(2)]
+        hinge = Objective.of(TrainConfig())
+        update_discriminator(players, rt, hinge, {"real": x, "real_labels": labels, **fakes[0]})
+        update_generator(players, rt, hinge, fakes[1])
     for network in (g, d):
         for name, tensor in network.state_dict().items():
             other = tensor.clone()

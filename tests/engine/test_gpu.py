@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +14,19 @@ import torch
 from safetensors.numpy import load_file
 from support.cli import ok
 from support.idx_files import idx_folder
-from support.tiny_training import BATCH, CLASSES, LATENT, PLAIN, SIDE, inputs, kept, players, train
+from support.tiny_training import BATCH, CLASSES, LATENT, PLAIN, SIDE, inputs, kept, players, train, work
 from torch import Tensor
 
 from sagan_cli.config.schema import TrainConfig
+from sagan_cli.contracts import ModelSpec
 from sagan_cli.data.batches import Batches
 from sagan_cli.data.packing.pack import Pack
-from sagan_cli.engine.cuda_graph import WARM, Replay
-from sagan_cli.engine.iteration import Inputs, iteration
-from sagan_cli.engine.recompute import recompute_blocks
+from sagan_cli.engine.activation_checkpointing import recompute_blocks
+from sagan_cli.engine.cuda_graph import WARM, GraphedIteration
+from sagan_cli.engine.iteration import Iteration, update_discriminator, update_generator
 from sagan_cli.engine.runtime import Runtime, open_runtime
-from sagan_cli.engine.step import Objective, discriminator_step, generator_step
-from sagan_cli.objectives.losses import LOSSES
-from sagan_cli.ops.transfer import sent
+from sagan_cli.engine.step_inputs import StepInputs
+from sagan_cli.objectives.objective import Objective
 
 pytestmark = [
     pytest.mark.gpu,
@@ -87,12 +87,13 @@ def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
 def test_a_graph_trains_as_the_plain_iteration(arch: str, cfg: TrainConfig, runtime: Runtime) -> None:
     plain, replayed = players(arch, cfg, CUDA), players(arch, cfg, CUDA)
     said: list[str] = []
-    work = iteration(replayed, runtime, cfg, said.append)
-    assert isinstance(work, Replay)
-    losses = train(iteration(plain, runtime, replace(cfg, graph="off"), said.append), plain, CUDA)
-    again = train(work, replayed, CUDA)
-    assert (said, work.refused) == ([], None)
-    assert work.replay is not None
+    graphed = work(replayed, cfg, runtime, said.append)
+    assert isinstance(graphed, GraphedIteration)
+    gp = float(cfg.gp)
+    losses = train(work(plain, replace(cfg, graph="off"), runtime, said.append), plain, CUDA, gp=gp)
+    again = train(graphed, replayed, CUDA, gp=gp)
+    assert (said, graphed.refused) == ([], None)
+    assert graphed.replay is not None
     # Kernels may add in another order, and Adam makes a full step of a gradient that is rounding: few such weights.
     torch.testing.assert_close(again, losses, rtol=0.05, atol=0.05)
     one, other = kept(plain), kept(replayed)
@@ -104,55 +105,49 @@ def test_a_graph_trains_as_the_plain_iteration(arch: str, cfg: TrainConfig, runt
             assert all(torch.equal(a, b) for a, b in zip(one[kind], other[kind], strict=True)), kind
 
 
-def _seconds(work: Callable[[Inputs], Tensor], steps: int = 30) -> float:
+def _seconds(step: Iteration, steps: int = 30) -> float:
     given = inputs(0, CUDA)
     for _ in range(WARM + 3):
-        work(given)
+        step(given)
     torch.cuda.synchronize()
     begun = time.perf_counter()
     for _ in range(steps):
-        work(given)
+        step(given)
     torch.cuda.synchronize()
     return (time.perf_counter() - begun) / steps
 
 
 def test_a_graph_is_faster_where_launching_is_the_work(runtime: Runtime) -> None:
     plain, replayed = players(device=CUDA), players(device=CUDA)
-    quiet = lambda text: None  # noqa: E731
-    slow = _seconds(iteration(plain, runtime, replace(PLAIN, graph="off"), quiet))
-    assert _seconds(iteration(replayed, runtime, replace(PLAIN, graph="on"), quiet)) < 0.7 * slow
+    slow = _seconds(work(plain, replace(PLAIN, graph="off"), runtime))
+    assert _seconds(work(replayed, replace(PLAIN, graph="on"), runtime)) < 0.7 * slow
 
 
 @pytest.mark.parametrize("graph", ["on", "off"])
 def test_no_step_waits_for_the_device(graph: str, runtime: Runtime, tmp_path: Path) -> None:
     cfg = replace(PLAIN, graph=graph, gp=10.0)
     pair = players(cfg=cfg, device=CUDA)
-    work = iteration(pair, runtime, cfg, lambda text: None)
+    step = work(pair, cfg, runtime)
     rng = np.random.default_rng(0)
     pictures, labels = rng.integers(0, 256, (32, SIDE, SIDE, 3), np.uint8), rng.integers(0, CLASSES, 32)
     pack = Pack(tmp_path, pictures, labels, ("a", "b", "c"), "digest", (), 32, True)
     batches = Batches(pack, batch=BATCH, seed=0, flip=True, device=CUDA)
 
-    def noise() -> tuple[Tensor, Tensor]:
-        return sent(torch.randn(BATCH, LATENT), CUDA), sent(torch.randint(CLASSES, (BATCH,)), CUDA)
-
-    def once(step: int) -> None:
-        rounds = tuple((batches.at(2 * step + i), noise(), sent(torch.rand(BATCH), CUDA)) for i in range(2))
-        work(Inputs(rounds, noise()))
-
-    for step in range(WARM + 2):
-        once(step)
+    spec = ModelSpec(SIDE, SIDE, 3, num_classes=CLASSES, latent=LATENT, base_width=2, attn_at=(8,))
+    given = StepInputs(Objective.of(cfg), cfg, spec, batches, runtime)
+    for number in range(WARM + 2):
+        step(given.at(number))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step in range(WARM + 2, WARM + 5):
-            once(step)
+        for number in range(WARM + 2, WARM + 5):
+            step(given.at(number))
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 def test_recomputing_and_slices_on_a_gpu_keep_the_gradients_and_save_memory() -> None:
     exact = Runtime(CUDA, "fp32")
-    objective = Objective(LOSSES["non-saturating"], gp=10.0)
+    objective = Objective.of(TrainConfig(loss="non-saturating", gp=10.0))
 
     def gradients(parts: int, recompute: bool) -> tuple[list[Tensor], int]:
         pair = players(device=CUDA)
@@ -170,8 +165,10 @@ def test_recomputing_and_slices_on_a_gpu_keep_the_gradients_and_save_memory() ->
         y = torch.randint(CLASSES, (64,), generator=rng).to(CUDA)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        discriminator_step(pair, exact, (x, y), (z, y), objective, torch.rand(64, generator=rng).to(CUDA), parts)
-        generator_step(pair, exact, (z, y), objective, parts)
+        fakes, mixture = {"latents": z, "fake_labels": y}, torch.rand(64, generator=rng).to(CUDA)
+        terms = {"weight.gp": torch.tensor(10.0, device=CUDA), "random.gp": mixture}
+        update_discriminator(pair, exact, objective, {"real": x, "real_labels": y, **fakes, **terms}, parts)
+        update_generator(pair, exact, objective, fakes, parts)
         grads = [p.grad for n in (pair.generator, pair.discriminator) for p in n.parameters() if p.grad is not None]
         return grads, torch.cuda.max_memory_allocated() - before
 

@@ -12,19 +12,21 @@ from support.cli import TINY, fails, ok, sagan
 from support.idx_files import idx_folder
 from torch import Tensor, nn
 
+from sagan_cli.config.schema import TrainConfig
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import networks
-from sagan_cli.engine.recompute import recompute_blocks
+from sagan_cli.engine.activation_checkpointing import recompute_blocks
+from sagan_cli.engine.iteration import update_discriminator, update_generator
+from sagan_cli.engine.networks import Networks
 from sagan_cli.engine.runtime import Runtime
-from sagan_cli.engine.step import Objective, Players, discriminator_step, generator_step
 from sagan_cli.errors import UsageError
-from sagan_cli.objectives.losses import LOSSES
+from sagan_cli.objectives.objective import Objective
 
 BATCH, CLASSES = 6, 3
 CPU = Runtime(torch.device("cpu"), "fp32")
 BF16 = Runtime(torch.device("cpu"), "bf16")
-HINGE = Objective(LOSSES["hinge"])
-PENALISED = Objective(LOSSES["non-saturating"], gp=10.0, r1=1.0)
+HINGE = Objective.of(TrainConfig())
+PENALISED = Objective.of(TrainConfig(loss="non-saturating", gp=10.0, r1=1.0))
 
 
 class Flat(nn.Module):
@@ -40,17 +42,17 @@ class Flat(nn.Module):
         return self.conv(nn.functional.interpolate(h, scale_factor=2)).tanh()
 
 
-def players(arch: str = "sagan", *, flat: bool = False, dtype: torch.dtype = torch.float64) -> Players:
+def players(arch: str = "sagan", *, flat: bool = False, dtype: torch.dtype = torch.float64) -> Networks:
     """A conditional pair with attention that counts, always the same one."""
     torch.manual_seed(0)
     g, d = networks.build(arch, ModelSpec(16, 16, 3, num_classes=CLASSES, latent=4, base_width=2, attn_at=(8,)))
     g, d = (Flat() if flat else g).to(dtype), d.to(dtype)
     for layer in [*getattr(g, "attention_layers", dict)().values(), *d.attention_layers().values()]:
         layer.gamma.data.fill_(0.7)
-    return Players(g, d, torch.optim.SGD(g.parameters(), 1e-2), torch.optim.SGD(d.parameters(), 1e-3))
+    return Networks(g, d, torch.optim.SGD(g.parameters(), 1e-2), torch.optim.SGD(d.parameters(), 1e-3))
 
 
-def step(pair: Players, objective: Objective, runtime: Runtime = CPU, parts: int = 1) -> list[Tensor]:
+def step(pair: Networks, objective: Objective, runtime: Runtime = CPU, parts: int = 1) -> list[Tensor]:
     """Two updates of D and one of G; the losses of the last ones."""
     dtype = next(pair.generator.parameters()).dtype
     rng = torch.Generator().manual_seed(1)
@@ -59,12 +61,16 @@ def step(pair: Players, objective: Objective, runtime: Runtime = CPU, parts: int
         x = torch.rand(BATCH, 3, 16, 16, generator=rng, dtype=dtype) * 2 - 1
         z = torch.randn(BATCH, 4, generator=rng, dtype=dtype)
         mixture = torch.rand(BATCH, generator=rng, dtype=dtype)
-        told = discriminator_step(pair, runtime, (x, labels()), (z, labels()), objective, mixture, parts)
+        given = {"real": x, "real_labels": labels(), "latents": z, "fake_labels": labels()}
+        for term, _ in objective.penalties:
+            given |= {f"weight.{term.name}": torch.tensor(term.weight.start), "random.gp": mixture}
+        told = update_discriminator(pair, runtime, objective, given, parts)
     z = torch.randn(BATCH, 4, generator=rng, dtype=dtype)
-    return [*told, generator_step(pair, runtime, (z, labels()), objective, parts)]
+    g_loss = update_generator(pair, runtime, objective, {"latents": z, "fake_labels": labels()}, parts)
+    return [*(told[name] for name in ("d_loss", "d_real", "d_fake")), g_loss]
 
 
-def state(pair: Players) -> dict[str, Tensor]:
+def state(pair: Networks) -> dict[str, Tensor]:
     """Weights, buffers and gradients of both."""
     found = {}
     for letter, network in (("g", pair.generator), ("d", pair.discriminator)):
@@ -174,17 +180,18 @@ def peak(work: Callable[[], object]) -> int:
 
 
 def test_both_take_less_memory() -> None:
-    def grown() -> Players:
+    def grown() -> Networks:
         torch.manual_seed(0)
         g, d = networks.build("sagan", ModelSpec(32, 32, 3, num_classes=CLASSES, latent=4, base_width=2, attn_at=()))
-        return Players(g, d, torch.optim.SGD(g.parameters(), 0.1), torch.optim.SGD(d.parameters(), 0.1))
+        return Networks(g, d, torch.optim.SGD(g.parameters(), 0.1), torch.optim.SGD(d.parameters(), 0.1))
 
-    def once(pair: Players, parts: int = 1) -> None:
+    def once(pair: Networks, parts: int = 1) -> None:
         rng = torch.Generator().manual_seed(1)
         x, y = torch.rand(32, 3, 32, 32, generator=rng), torch.randint(CLASSES, (32,), generator=rng)
         z = torch.randn(32, 4, generator=rng)
-        discriminator_step(pair, CPU, (x, y), (z, y), HINGE, torch.rand(32), parts)
-        generator_step(pair, CPU, (z, y), HINGE, parts)
+        fakes = {"latents": z, "fake_labels": y}
+        update_discriminator(pair, CPU, HINGE, {"real": x, "real_labels": y, **fakes}, parts)
+        update_generator(pair, CPU, HINGE, fakes, parts)
 
     plain, sliced, again = grown(), grown(), grown()
     for network in (again.generator, again.discriminator):
@@ -221,7 +228,7 @@ def test_training_with_both_resumes_to_the_bit(home: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("flags", "why"),
     [
-        (("--accumulate", 3), "--accumulate 3: does not divide the 4 pictures of a batch; choose a"),
+        (("--accumulate", 3), "--accumulate 3: does not divide the 4 images of a batch; choose a"),
         (("--graph", "on"), "--graph on: needs a CUDA device, and this is cpu; leave it out"),
         (("--checkpointing", "--arch", "sagan-dcgan"), "--checkpointing: architecture 'sagan-dcgan' has no list of"),
     ],

@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.schema import SETTINGS, TrainConfig
-from sagan_cli.contracts import ModelSpec
-from sagan_cli.engine.step import Players, set_rates
+from sagan_cli.contracts import ModelSpec, PenaltyInputs
+from sagan_cli.engine.networks import Networks, Schedules
+from sagan_cli.model.ema import EMA
 from sagan_cli.model.sagan import build
-from sagan_cli.objectives.losses import LOSSES
-from sagan_cli.objectives.penalties import gradient_penalty, r1
+from sagan_cli.objectives import penalties
+from sagan_cli.objectives.objective import Objective
+from sagan_cli.plugins import registry
 
 RNG = np.random.default_rng(0)
-REAL, FAKE = RNG.normal(size=50) * 2, RNG.normal(size=40) * 2
+REAL, FAKE = RNG.normal(size=50) * 2, RNG.normal(size=50) * 2
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -35,11 +37,24 @@ EXPECTED = {
     "minimax": (-np.log(sigmoid(REAL)).mean() - np.log(1 - sigmoid(FAKE)).mean(), np.log(1 - sigmoid(FAKE)).mean()),
     "least-squares": (((REAL - 1) ** 2).mean() / 2 + (FAKE**2).mean() / 2, ((FAKE - 1) ** 2).mean() / 2),
     "wasserstein": (FAKE.mean() - REAL.mean(), -FAKE.mean()),
+    "relativistic": (-np.log(sigmoid(REAL - FAKE)).mean(), -np.log(sigmoid(FAKE - REAL)).mean()),
 }
+LOSSES = {name: registry.load("losses", name) for name in registry.names("losses")}
+
+
+def r1(d: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
+    """R1 on real images."""
+    return penalties.R1.compute(PenaltyInputs(d, x, x, y, y, None))
+
+
+def gradient_penalty(d: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None, mixture: Tensor) -> Tensor:
+    """The gradient penalty at a mixture of real and fake images."""
+    return penalties.GP.compute(PenaltyInputs(d, real, fake, y, y, mixture))
 
 
 def test_every_loss_is_a_setting_and_the_reverse() -> None:
-    assert tuple(LOSSES) == SETTINGS["train.loss"].choices == tuple(EXPECTED)
+    assert SETTINGS["train.loss"].registered == "losses"
+    assert tuple(LOSSES) == tuple(EXPECTED)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -47,13 +62,13 @@ def test_losses(name: str) -> None:
     real, fake = (torch.from_numpy(v) for v in (REAL, FAKE))
     on_d, on_g = EXPECTED[name]
     assert LOSSES[name].discriminator(real, fake).item() == pytest.approx(on_d, abs=1e-13)
-    assert LOSSES[name].generator(fake).item() == pytest.approx(on_g, abs=1e-13)
+    assert LOSSES[name].generator(real, fake).item() == pytest.approx(on_g, abs=1e-13)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_stay_finite_at_extreme_logits(name: str) -> None:
     real, fake = (torch.tensor([-300.0, 300.0], requires_grad=True) for _ in range(2))
-    loss = LOSSES[name].discriminator(real, fake) + LOSSES[name].generator(fake)
+    loss = LOSSES[name].discriminator(real, fake) + LOSSES[name].generator(real, fake)
     loss.backward()
     assert all(torch.isfinite(v).all() for v in (loss, real.grad, fake.grad) if v is not None)
 
@@ -75,6 +90,7 @@ def test_penalties_of_a_linear_discriminator() -> None:
     norm = d.w.norm()
     assert torch.allclose(r1(d, x, None), norm**2 / 2)
     assert torch.allclose(gradient_penalty(d, x, fake, None, torch.rand(5)), (norm - 1) ** 2)
+    assert torch.allclose(penalties.R2.compute(PenaltyInputs(d, x, fake, None, None, None)), norm**2 / 2)
     (grad,) = torch.autograd.grad(r1(d, x, None), d.w)
     assert torch.allclose(grad, d.w.detach())
 
@@ -131,6 +147,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--loss", "wasserstein", "--clip", 0.01, "--d-steps", 2),
         ("--loss", "wasserstein", "--gp", 10),
         ("--decay-from", 1, "--decay-steps", 3),
+        (
+            "--loss",
+            "relativistic",
+            "--penalty",
+            "r1=cosine:0.2:0.1:100/2,r2=0.1",
+            "--d-lr",
+            "linear:4e-4:0:1k",
+            "--beta2",
+            "cosine:0.9:0.99:40",
+            "--ema-halflife",
+            "linear:10:100:1k",
+        ),
     ],
     ids=lambda flags: " ".join(map(str, flags)),
 )
@@ -148,7 +176,8 @@ def test_each_trains_and_resumes_to_the_bit(flags: tuple[object, ...], home: Pat
 def rates(step: int, **train: int) -> tuple[float, float]:
     """G's and D's at a step."""
     optimisers = [torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2)]
-    set_rates(Players(nn.Identity(), nn.Identity(), *optimisers), TrainConfig(g_lr=1e-3, d_lr=4e-3, **train), step)
+    schedules = Schedules(TrainConfig(g_lr=1e-3, d_lr=4e-3, **train))
+    schedules.apply(Networks(nn.Identity(), nn.Identity(), *optimisers), EMA(nn.Identity()), step)
     g, d = (optimiser.param_groups[0]["lr"] for optimiser in optimisers)
     return g, d
 
@@ -163,6 +192,36 @@ def test_the_rates_fall_on_a_line_from_and_to_the_steps_that_are_named() -> None
         assert rates(step, **late) == pytest.approx((left * 1e-3, left * 4e-3), rel=1e-9)
     assert PRESETS["sngan"][1]["train.steps"] == late["decay_steps"]
     assert {f"train.{k}": v for k, v in late.items()}.items() <= PRESETS["sngan"][1].items()
+
+
+def test_scheduled_settings_follow_the_images_shown() -> None:
+    optimisers = [torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2)]
+    networks, ema = Networks(nn.Identity(), nn.Identity(), *optimisers), EMA(nn.Identity())
+    cfg = TrainConfig(batch=10, d_lr="linear:1:0:100", beta2="cosine:0.9:0.99:100", ema_halflife=20.0)
+    Schedules(cfg).apply(networks, ema, 5)
+    assert optimisers[1].param_groups[0]["lr"] == 0.5
+    assert optimisers[0].param_groups[0]["betas"] == (0.0, pytest.approx(0.945))
+    assert ema.decay == 0.5**0.5
+
+
+def test_short_flags_and_terms_are_one_objective() -> None:
+    short = Objective.of(TrainConfig(gp=10.0, r1=0.5, clip=0.01))
+    terms = Objective.of(TrainConfig(penalty="gp=10,r1=0.5", constraint="clip=0.01"))
+    assert short == terms
+    # A term wins over the short flag of the same name.
+    assert [str(t) for t, _ in Objective.of(TrainConfig(r1=0.5, penalty="r1=1/4")).penalties] == ["r1=1.0/4"]
+
+
+def test_a_lazy_penalty_is_applied_at_its_interval_with_its_weight_multiplied() -> None:
+    objective = Objective.of(TrainConfig(penalty="r1=0.5/4,gp=2"))
+    for update in range(9):
+        drawn = dict(objective.random_inputs(0, update, 0, 6, network="d"))
+        assert ("weight.r1" in drawn) is (update % 4 == 0)
+        assert drawn["random.gp"].shape == (6,)
+        assert drawn["weight.gp"].item() == 2
+        if update % 4 == 0:
+            assert drawn["weight.r1"].item() == 2.0
+    assert dict(objective.random_inputs(0, 0, 0, 6, network="g")) == {}
 
 
 def test_clipping_bounds_every_weight_of_d(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Loggers: what receives the events of a training run."""
