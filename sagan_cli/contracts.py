@@ -164,7 +164,8 @@ class MetricInputs:
     """None where `Metric.real` is "none"."""
     knobs: Mapping[str, int]
     """Values of `Metric.knobs` as the protocol or the user set them."""
-    class_names: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+    """Names of all metrics of this evaluation."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,10 @@ class Metric:
     real: str = "rows"
     """What it needs of the real images: "rows" (all features), "moments" (mean and covariance) or "none"."""
     knobs: Mapping[str, int] = field(default_factory=dict)
-    """Its parameters and their defaults; recorded, and compared by `sagan compare`."""
+    """Its parameters and their defaults, set by `--knob NAME=VALUE`; recorded, and compared by `sagan compare`."""
     measure: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
-    """With `layer` None: uint8 (n, H, W, 3) images -> float32 (n, D), collected as the rows of `fake`."""
+    """With `layer` None: uint8 (n, H, W, C) images -> float32 (n, D), collected as the rows of `fake`; None is the
+    dataset's own `structure` function."""
 
 
 # ---- Objective (`sagan.losses`, `sagan.penalties`, `sagan.augmentations`, `sagan.constraints`) -----------------------

@@ -15,7 +15,7 @@ from sagan_cli.attention.scenes import Pair, of_seeds, open_pair, with_discrimin
 from sagan_cli.engine import checkpoint
 from sagan_cli.engine.jobs import Job
 from sagan_cli.engine.sample import Sampler, latents, pictures
-from sagan_cli.evaluation.measures import STRUCTURE
+from sagan_cli.evaluation.metrics.table import STRUCTURE
 from sagan_cli.evaluation.protocols import DEFAULT, find
 from sagan_cli.evaluation.reference import structure_of
 from sagan_cli.evaluation.rules import Plan, with_rules

@@ -15,6 +15,7 @@ import typer
 from sagan_cli import console
 from sagan_cli.errors import SaganError, UsageError, closest
 from sagan_cli.evaluation import records
+from sagan_cli.evaluation.metrics.table import direction, of_values
 from sagan_cli.evaluation.records import Record
 
 WAY_OUT = {
@@ -60,7 +61,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(records.BETTER)}; default the first one that was asked of eval-fid.",
+            help="Number to rank by, as in fid or recall; default the first one that was asked of eval-fid.",
         ),
     ] = None,
     all_: Annotated[
@@ -83,10 +84,9 @@ def compare(
       sagan eval-fid pictures/ --data real/ --json | sagan compare runs/001-a -
     """  # fmt: skip
     console.set_quiet(quiet)
-    if metric is not None and metric not in records.BETTER:
-        raise UsageError(
-            f"--metric {metric}: no such metric{closest(metric, records.BETTER)}; there are {', '.join(records.BETTER)}"
-        )
+    known = of_values()
+    if metric is not None and metric not in known:
+        raise UsageError(f"--metric {metric}: no such metric{closest(metric, known)}; there are {', '.join(known)}")
     if len(set(targets)) < len(targets):
         twice = next(t for t in targets if targets.count(t) > 1)
         raise UsageError(f"{twice}: stands there twice, and would be compared with itself")
@@ -111,7 +111,7 @@ def compare(
 
 def ranked(entries: Sequence[Entry], metric: str) -> list[Entry]:
     """Best first, equal values on one rank, and marked where neighbours' intervals overlap."""
-    sign = 1 if records.BETTER.get(metric) == "lower" else -1
+    sign = 1 if direction(metric) == "lower" else -1
     ordered = sorted(entries, key=lambda e: sign * e.value)
     values = [e.value for e in ordered]
     return [
@@ -129,7 +129,7 @@ def _read(target: str) -> list[Record]:
 def _having(target: str, found: list[Record], metric: str) -> list[Record]:
     """Those records that have a value of the metric."""
     having = [r for r in found if metric in r["values"]]
-    if having and metric not in records.BETTER:
+    if having and direction(metric) is None:
         raise SaganError(f"{target}: '{metric}' is not a metric that this version of sagan can rank; use --metric")
     if not having:
         there = ", ".join(dict.fromkeys(m for r in reversed(found) for m in r["values"]))
@@ -205,7 +205,7 @@ def _report(entries: list[Entry], metric: str) -> dict[str, Any]:
     fullest = next((e.record for e in entries if records.is_model(e.record)), entries[0].record)
     return {
         "metric": metric,
-        "better": records.BETTER[metric],
+        "better": direction(metric),
         "ranking": [
             {
                 "rank": e.rank, "name": e.name, "value": e.value, "interval": e.interval,

@@ -12,12 +12,12 @@ import typer
 from sagan_cli import console, runs
 from sagan_cli.config.schema import DataConfig
 from sagan_cli.errors import UsageError, closest
+from sagan_cli.evaluation.metrics.table import of_values, parse_metrics
 from sagan_cli.evaluation.protocols import PROTOCOLS, find, help_text
 from sagan_cli.evaluation.real_images import data_settings, require_parts, run_of_model, trained_on
 from sagan_cli.export.naming import exported_file
 from sagan_cli.generators import find_model, open_found
-
-METRICS = ("fid", "isc", "kid", "prc", "structure")
+from sagan_cli.plugins import registry
 
 
 def eval_fid(
@@ -37,7 +37,9 @@ def eval_fid(
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="fid, isc, kid, prc, structure; default fid, and structure on drawn data."),
+        typer.Option(
+            metavar="LIST", help=f"{', '.join(registry.names('metrics'))}; default fid, and structure on drawn data."
+        ),
     ] = None,
     n: Annotated[
         int | None,
@@ -60,6 +62,10 @@ def eval_fid(
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The extractor's weights, for machines without internet.")
+    ] = None,
+    knob: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A parameter of a metric, as in prc_neighbours=5; repeats."),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="FID of each class, and their mean.")] = False,
     split: Annotated[str | None, typer.Option(metavar="SPLIT", help="train or test; default the protocol's.")] = None,
@@ -96,7 +102,8 @@ def eval_fid(
     """
     console.set_quiet(quiet)
     rules = find(protocol)
-    listed = _metrics(metrics)
+    listed = None if metrics is None else parse_metrics(metrics)
+    knobs = _knobs(knob or [])
     if truncation is not None and not 0 < truncation < float("inf"):
         raise UsageError(f"--truncation {truncation}: must be above 0")
     if weights is not None and not weights.is_file():
@@ -113,7 +120,9 @@ def eval_fid(
     from sagan_cli.evaluation.rules import Plan, with_rules
 
     changes = {"extractor": extractor, "split": split, "truncation": truncation, "ema": False if raw else None}
-    plan = Plan(with_rules(rules, **changes), listed, n, reals, n_real == "all", weights, per_class, fit, seed, batch)
+    plan = Plan(
+        with_rules(rules, **changes), listed, n, reals, n_real == "all", weights, per_class, fit, seed, batch, knobs
+    )
     with open_runtime(device, precision, distributed=True) as runtime:
         console.set_quiet(quiet or not runtime.leads)
         room = scoring.Room(runtime, console.progress, console.note, console.warn)
@@ -151,7 +160,7 @@ def show(record: dict[str, Any], json_: bool) -> None:
     by = "" if usual else f"  {record['extractor']}" + ("" if record["weights_published"] is not False else
                                                         f":{record['weights_sha256'][:8]}")  # fmt: skip
     for name, value in record["values"].items():
-        whose = "" if name == "structure" else by
+        whose = "" if of_values()[name].layer is None else by
         console.result(f"{name} {_number(value)}{whose}")
         if interval := record["intervals"].get(name):
             console.note(f"{name}: 95 % interval {_number(interval[0])} to {_number(interval[1])}")
@@ -173,18 +182,20 @@ def _number(value: float) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
-def _metrics(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    listed = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for name in listed:
-        if name not in METRICS:
+def _knobs(given: list[str]) -> dict[str, int]:
+    """`NAME=VALUE` texts as the parameters of metrics."""
+    known = {name for metric in of_values().values() for name in metric.knobs}
+    found = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in known:
             raise UsageError(
-                f"--metrics {name}: no such metric{closest(name, METRICS)}; there are {', '.join(METRICS)}"
+                f"--knob {text}: no metric has it{closest(name, known)}; there are {', '.join(sorted(known))}"
             )
-    if not listed:
-        raise UsageError(f"--metrics: names none of {', '.join(METRICS)}")
-    return listed
+        if not value.isdecimal() or not int(value):
+            raise UsageError(f"--knob {text}: write NAME=VALUE with a whole number above 0")
+        found[name] = int(value)
+    return found
 
 
 def _count(text: str | None) -> int | None:

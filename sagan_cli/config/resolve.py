@@ -117,7 +117,7 @@ def _require_registered(merged: Mapping[str, _Given]) -> None:
         text = merged[key].value
         if not setting.registered or not text:
             continue
-        if setting.registered in ("losses", "loggers"):
+        if setting.registered in ("losses", "loggers", "metrics"):
             names = [name.strip() for name in text.split(",") if name.strip()]
         else:
             names = [term.name for term in parse_terms(text, f"--{setting.flag}", default=DEFAULT_WEIGHT.get(key))]

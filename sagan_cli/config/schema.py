@@ -160,6 +160,13 @@ class RunConfig:
         live=True,
     )
     eval_n: int = setting(2048, "Pictures of a score while training.", low=2, live=True)
+    eval_metrics: str = setting(
+        "fid",
+        "Metrics of a score while training; the first one decides which checkpoint is the best.",
+        metavar="LIST",
+        live=True,
+        kind="metrics",
+    )
     eval_extractor: str = setting(
         "auto",
         "Its feature extractor; auto is the classifier where the data has classes.",

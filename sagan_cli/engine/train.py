@@ -114,6 +114,7 @@ def _train(
     # take one path.
     start, begun, logged = step, time.monotonic(), (step, time.monotonic())
     latest: dict[str, float] = {}
+    scored = ""
     statistics: Statistics = {}
     while True:
         done = step >= cfg.steps or runtime.any_of(should_stop())
@@ -130,7 +131,7 @@ def _train(
                 raise SaganError(
                     f"{_diverged(values, step)}; the last checkpoint is {_last(run)}: lower --d-lr and --g-lr"
                 )
-            latest = {**values, **attention_gammas(networks), **{k: v for k, v in latest.items() if k == "fid"}}
+            latest = {**values, **attention_gammas(networks), **{k: v for k, v in latest.items() if k == scored}}
             if logging:
                 now = time.monotonic()
                 events.send("statistics", step, {
@@ -162,7 +163,8 @@ def _train(
                 events.send("score", step, found)
                 if better(found, _best(run) or None):
                     run.update(best={"step": step, **found})
-                latest = {**latest, "fid": found["fid"]}
+                latest = {**latest, found["decides"]: found[found["decides"]]}
+                scored = found["decides"]
         if runtime.leads and saving:
             checkpoint.prune(run.checkpoints, every.keep, spare=_best(run).get("step"))
         if done:

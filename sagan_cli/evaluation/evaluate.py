@@ -11,19 +11,10 @@ import numpy as np
 from sagan_cli.engine.jobs import Progress
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.evaluation.extractors.extractor import Extractor
-from sagan_cli.evaluation.features import Found, Pass, Probe, collect
-from sagan_cli.evaluation.measures import (
-    SCORES,
-    STRUCTURE,
-    Known,
-    Real,
-    Scores,
-    Want,
-    per_class,
-    probe_of,
-    structure_score,
-)
+from sagan_cli.evaluation.features import Found, Pass, collect
+from sagan_cli.evaluation.measures import Real, RealFeatures, Scores, Want, per_class
 from sagan_cli.evaluation.metrics.frechet import Moments
+from sagan_cli.evaluation.metrics.table import metric
 from sagan_cli.evaluation.sides import Places, Side, some_of
 from sagan_cli.evaluation.store import Reference, Store
 
@@ -37,13 +28,13 @@ def evaluate(
     store: Store,
     progress: Progress,
 ) -> Scores | None:
-    """Score `fake` against `real`; None on all processes but the leading one.
+    """Score `fake` against `real`; return None on all processes but the leading one.
 
-    Without an extractor only the structure score can be had, which looks at no network and no real picture.
+    Without an extractor, only metrics of the images themselves are possible, and no real image is read.
 
     Raises:
-        SaganError: too few pictures, features or statistics that are no use.
-        DataError: a picture that cannot be read, a class without pictures.
+        SaganError: too few images, or features or statistics that cannot be used.
+        DataError: an image that cannot be read, a class without images.
     """
     with ExitStack() as open_files:
 
@@ -53,52 +44,51 @@ def evaluate(
                     side, places, extractor, wanted, runtime, open_files=open_files, folder=store.folder, tick=tick
                 )
 
-        probes: dict[str, Probe] = {}
-        if want.structure is not None and STRUCTURE in want.metrics:
-            probes[STRUCTURE] = probe_of(want.structure)
-        if extractor is None:
-            features = one_pass("measuring the samples", fake, np.arange(len(fake)), Pass((), True, want.batch, probes))
-            scores = Scores(n_fake=len(fake), n_real=None)
-            if runtime.leads:
-                structure_score(scores, features)
-            return scores if runtime.leads else None
-
-        # The reference: found, or computed and kept.
-        layer = extractor.layers["fid"]
-        needs_rows = want.per_class or bool({"kid", "prc"} & set(want.metrics))
+        # The references, one for each layer: found in the cache, or computed and kept.
         places = some_of_real(real, want)
-        reference = _found(real, places, extractor, layer, needs_rows, runtime, store)
-        if reference is None:
-            assert real.side is not None
-            wanted = Pass((layer,), needs_rows, want.batch, {})
-            features = one_pass("measuring the data", real.side, places, wanted)
-            if runtime.leads:
-                found = features[layer]
-                rows = found.rows.array() if needs_rows and found.rows is not None else None
-                reference = Reference(found.moments(), rows)
-                store.keep(_about(real, places, extractor, layer), reference)
+        references: dict[str, Reference] = {}
+        if extractor is not None:
+            rows = {extractor.layers[key]: False for key in want.layers.values()} or {extractor.layers["fid"]: False}
+            for name, key in want.layers.items():
+                rows[extractor.layers[key]] |= metric(name).real == "rows" or (want.per_class and key == "fid")
+            for layer, needed in rows.items():
+                found = _found(real, places, extractor, layer, needed, runtime, store)
+                if found is not None:
+                    references[layer] = found
+            missing = tuple(layer for layer in rows if layer not in references)
+            if missing:
+                assert real.side is not None
+                keep = any(rows[layer] for layer in missing)
+                features = one_pass("measuring the data", real.side, places, Pass(missing, keep, want.batch, {}))
+                for layer in missing if runtime.leads else ():
+                    part = features[layer]
+                    kept = part.rows.array() if rows[layer] and part.rows is not None else None
+                    references[layer] = Reference(part.moments(), kept)
+                    store.keep(_about(real, places, extractor, layer), references[layer])
 
-        # The fakes: one pass for all metrics.
-        needed = [m for m in want.metrics if m != STRUCTURE] + (["fid"] if want.per_class else [])
-        layers = tuple(dict.fromkeys(extractor.layers[m] for m in needed))
-        wanted = Pass(layers, True, want.batch, probes)
+        # The generated images: one pass for all metrics.
+        layers = tuple(dict.fromkeys(extractor.layers[key] for key in want.layers.values())) if extractor else ()
+        wanted = Pass(layers, True, want.batch, want.probes())
         features = one_pass("measuring the samples", fake, np.arange(len(fake)), wanted)
         if not runtime.leads:
             return None
-        assert reference is not None
 
         # The numbers.
-        scores = Scores(n_fake=len(fake), n_real=reference.moments.count or None)
-        known = Known(features, reference, extractor, want)
+        first = next(iter(references.values()), None)
+        scores = Scores(n_fake=len(fake), n_real=first.moments.count or None if first else None)
+        labels = real.side.labels if real.side is not None else None
         with progress("computing the scores", len(want.metrics)) as tick:
-            for done, metric in enumerate(want.metrics):
-                if metric == STRUCTURE:
-                    structure_score(scores, features)
-                else:
-                    SCORES[metric](scores, known)
-                tick(done + 1)
-            if want.per_class:
-                per_class(scores, fake, real, places, known)
+            for done, name in enumerate(want.metrics, start=1):
+                layer_key = metric(name).layer
+                where = extractor.layers[layer_key] if extractor and layer_key else name
+                reference = references.get(where)
+                chosen = None if labels is None else labels[places]
+                behind = RealFeatures(reference, chosen) if reference else None
+                scores.add(name, want, features[where], fake, behind)
+                tick(done)
+            if want.per_class and extractor is not None:
+                layer = extractor.layers["fid"]
+                per_class(scores, fake, real, places, features[layer], references[layer])
         return scores
 
 

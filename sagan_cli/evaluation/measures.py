@@ -1,25 +1,21 @@
-"""The numbers of a score, one function each: from collected features to a value, an interval and what to know of it."""
+"""The numbers of a score, from collected features: every metric of the table, and FID per class."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sagan_cli.contracts import MetricInputs
 from sagan_cli.errors import DataError
-from sagan_cli.evaluation.extractors.extractor import Extractor
 from sagan_cli.evaluation.features import Found, Probe
-from sagan_cli.evaluation.metrics.frechet import FEW, Moments, distance, moments_of_array, rank_note
-from sagan_cli.evaluation.metrics.interval import bootstrap_mean, frechet_influence, share_interval
-from sagan_cli.evaluation.metrics.scores import isc, kid, precision_recall
+from sagan_cli.evaluation.metrics.frechet import FEW, Moments, distance, moments_of_array
+from sagan_cli.evaluation.metrics.table import metric
 from sagan_cli.evaluation.sides import Places, Side
 from sagan_cli.evaluation.store import Reference
-
-METRICS = ("fid", "isc", "kid", "prc", "structure")
-STRUCTURE = "structure"
 
 
 @dataclass(frozen=True)
@@ -40,15 +36,39 @@ class Want:
 
     metrics: tuple[str, ...]
     n_real: int | None = None
-    """Pictures of the reference, chosen once and for all; None is all."""
+    """Real images, chosen once and for all; None is all."""
     per_class: bool = False
     batch: int = 64
-    kid_subsets: int = 100
-    kid_subset_size: int = 1000
-    isc_splits: int = 10
-    prc_neighbours: int = 3
+    knobs: Mapping[str, int] = field(default_factory=dict)
+    """Parameters of the metrics (`table.knobs_of`)."""
     structure: Callable[[NDArray[np.uint8]], NDArray[np.bool_]] | None = None
-    """Which pictures are built right, where the data set can tell: uint8 (n, H, W, 3) -> (n,)."""
+    """The dataset's own checker, uint8 (n, H, W, 3) -> (n,)."""
+
+    @property
+    def rows(self) -> bool:
+        """Whether features of the real images are needed, and not only their moments."""
+        return self.per_class or any(metric(name).real == "rows" for name in self.metrics)
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """Metric -> key of its layer in `Extractor.layers`, for metrics of features; `fid` for FID per class."""
+        found = {name: metric(name).layer for name in self.metrics} | ({"fid": "fid"} if self.per_class else {})
+        return {name: layer for name, layer in found.items() if layer is not None}
+
+    def probes(self) -> dict[str, Probe]:
+        """Return the functions of images of the metrics that use no extractor, by metric."""
+        found: dict[str, Probe] = {}
+        for name in self.metrics:
+            row, structure = metric(name), self.structure
+            if row.layer is None and row.measure is not None:
+                found[name] = row.measure
+            elif row.layer is None and structure is not None:
+                found[name] = _as_rows(structure)
+        return found
+
+
+def _as_rows(check: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]) -> Probe:
+    return lambda images: check(images)[:, None].astype(np.float32)
 
 
 @dataclass
@@ -57,91 +77,95 @@ class Scores:
 
     values: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float] | None] = field(default_factory=dict)
-    """95 %, by bootstrap over the fake pictures; None where there is none."""
+    """95 %; None where there is none."""
     per_class: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     n_fake: int = 0
     n_real: int | None = 0
     notes: list[str] = field(default_factory=list)
 
-    def add(self, name: str, value: float, interval: tuple[float, float] | None = None) -> None:
-        """One more number."""
-        self.values[name], self.intervals[name] = value, interval
+    def add(self, name: str, want: Want, found: Found, fake: Side, real: RealFeatures | None) -> None:
+        """Compute a metric and add its numbers.
+
+        Raises:
+            DataError: it needs real images, and there are only their statistics.
+        """
+        row = metric(name)
+        if row.real == "rows" and real is not None and real.reference.rows is None:
+            raise DataError(f"--metrics {name} needs the real images themselves: statistics alone serve fid only")
+        knobs = {key: want.knobs.get(key, default) for key, default in row.knobs.items()}
+        inputs = MetricInputs(FakeFeatures(found, fake), None if row.real == "none" else real, knobs, want.metrics)
+        for score in row.compute(inputs):
+            if score.name not in row.better:
+                raise DataError(f"--metrics {name}: returned '{score.name}', which it does not declare in `better`")
+            self.values[score.name], self.intervals[score.name] = score.value, score.interval
+            self.details |= score.details
+            self.notes += score.notes
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the metrics are computed from."""
+class FakeFeatures:
+    """The features of the generated images at one layer; see `contracts.Features`."""
 
-    features: dict[str, Found]
+    found: Found
+    side: Side
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        return self.side.labels
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        assert self.found.rows is not None
+        return self.found.rows.array()
+
+    @property
+    def moments(self) -> Moments:
+        return self.found.moments()
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        return self.moments.mu
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        return self.moments.sigma
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class RealFeatures:
+    """The features of the real images at one layer; see `contracts.Features`."""
+
     reference: Reference
-    extractor: Extractor
-    want: Want
+    labels: NDArray[np.int64] | None
 
-    def fake(self, metric: str) -> NDArray[np.float32]:
-        """(N, D) of the generated pictures."""
-        return _rows(self.features[self.extractor.layers[metric]])
-
-    def real(self, metric: str) -> NDArray[np.float32]:
-        """(N, D) of the real ones."""
-        if self.reference.rows is None:
-            raise DataError(f"--metrics {metric} needs the real pictures themselves: statistics alone serve fid only")
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        assert self.reference.rows is not None, "asked for by `Metric.real`"
         return self.reference.rows
 
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        return self.reference.moments.mu
 
-def _fid(scores: Scores, known: Known) -> None:
-    found = known.features[known.extractor.layers["fid"]]
-    fake, real = found.moments(), known.reference.moments
-    value = distance(fake, real)
-    low, high = bootstrap_mean(frechet_influence(_rows(found), fake.mu, fake.sigma, real.mu, real.sigma))
-    scores.add("fid", value, (value + low, value + high))
-    scores.notes += filter(None, (rank_note("generated", fake), rank_note("real", real)))
-    if min(fake.count, real.count or FEW) < FEW and "kid" not in known.want.metrics:
-        scores.notes.append(
-            f"FID of fewer than {FEW:,} pictures is biased: compare it only with scores of as many pictures, "
-            "or use --metrics kid, which is not"
-        )
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        return self.reference.moments.sigma
+
+    @property
+    def count(self) -> int:
+        return self.reference.moments.count
 
 
-def _kid(scores: Scores, known: Known) -> None:
-    want = known.want
-    score = kid(known.fake("kid"), known.real("kid"), subsets=want.kid_subsets, subset_size=want.kid_subset_size)
-    scores.add("kid", score.value, score.interval)
-    scores.details |= {"kid_std": score.std, **score.details}
-
-
-def _isc(scores: Scores, known: Known) -> None:
-    score = isc(known.fake("isc"), splits=known.want.isc_splits)
-    scores.add("isc", score.value, score.interval)
-    scores.details |= {"isc_std": score.std, **score.details}
-
-
-def _prc(scores: Scores, known: Known) -> None:
-    both = precision_recall(known.fake("prc"), known.real("prc"), neighbours=known.want.prc_neighbours)
-    for name, score in zip(("precision", "recall"), both, strict=True):
-        scores.add(name, score.value, score.interval)
-        scores.details |= score.details
-
-
-def structure_score(scores: Scores, features: dict[str, Found]) -> None:
-    right = _rows(features[STRUCTURE])[:, 0]
-    hits = int(np.count_nonzero(right))
-    scores.add(STRUCTURE, hits / len(right), share_interval(hits, len(right)))
-
-
-SCORES: dict[str, Callable[[Scores, Known], None]] = {
-    "fid": _fid, "isc": _isc, "kid": _kid, "prc": _prc,
-}  # fmt: skip
-
-
-def _rows(found: Found) -> NDArray[np.float32]:
-    assert found.rows is not None
-    return found.rows.array()
-
-
-def per_class(scores: Scores, fake: Side, real: Real, places: Places, known: Known) -> None:
+def per_class(scores: Scores, fake: Side, real: Real, places: Places, found: Found, reference: Reference) -> None:
     """FID of each class by itself, and its mean, the intra-FID of Miyato and Koyama 2018."""
-    rows, real_rows = known.fake("fid"), known.real("fid --per-class")
+    rows, real_rows = FakeFeatures(found, fake).rows, reference.rows
+    if real_rows is None:
+        raise DataError("--per-class needs the real images themselves: statistics alone serve fid only")
     labels, real_labels = fake.labels, real.side.labels if real.side is not None else None
     if labels is None or real_labels is None:
         raise DataError("--per-class needs pictures with classes on both sides")
@@ -152,11 +176,8 @@ def per_class(scores: Scores, fake: Side, real: Real, places: Places, known: Kno
             if len(part) < 2:
                 raise DataError(f"--per-class: class '{name}' has {len(part)} {side} picture(s): raise -n")
         scores.per_class[name] = distance(moments_of_array(generated), moments_of_array(own))
-    scores.add("intra_fid", float(np.mean(list(scores.per_class.values()))))
+    scores.values["intra_fid"] = float(np.mean(list(scores.per_class.values())))
+    scores.intervals["intra_fid"] = None
     fewest = int(min(np.bincount(side).min() for side in (labels, real_labels)))
     if fewest < FEW:
         scores.notes.append(f"intra-FID of classes with fewer than {FEW:,} pictures (here {fewest:,}) is biased")
-
-
-def probe_of(structure: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]) -> Probe:
-    return lambda pictures: structure(pictures)[:, None].astype(np.float32)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from sagan_cli.errors import UsageError, closest
 
 DEFAULT = "default"
+KNOBS = ("kid_subsets", "kid_subset_size", "isc_splits", "prc_neighbours")
+"""Parameters of metrics that a protocol fixes."""
 
 
 @dataclass(frozen=True)

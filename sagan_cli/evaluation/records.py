@@ -13,18 +13,13 @@ from typing import Any
 
 from sagan_cli import runs
 from sagan_cli.errors import SaganError, UsageError
+from sagan_cli.evaluation.metrics.table import of_values
 
 KIND = "evaluation"
 """Marks a record among the other lines of metrics.jsonl."""
 FORMAT = 1
 
 Record = dict[str, Any]
-
-BETTER = {
-    "fid": "lower", "intra_fid": "lower", "kid": "lower",
-    "isc": "higher", "precision": "higher", "recall": "higher", "structure": "higher",
-}  # fmt: skip
-"""Metric -> which way is up."""
 
 # A field counts when it moves the expected value of a score without the generator being another one. So these do not:
 #   seed, device, processes, versions     they move it by less than its interval, or not beyond rounding
@@ -41,15 +36,6 @@ DRAWN = ("colour", "truncation", "ema", "batch_norm", "labels", "precision")
 COMPARABLE = (*FEATURES, "n_fake", *REAL, *DRAWN)
 """All of them in the order in which a difference is reported. `n_fake` counts for every metric: FID, IS, precision and
 recall are biased in it; KID and structure are not, but a table of mixed sizes invites reading noise as order."""
-KNOBS = {
-    "kid": ("kid_subsets", "kid_subset_size"),
-    "isc": ("isc_splits",),
-    "precision": ("prc_neighbours",),
-    "recall": ("prc_neighbours",),
-}
-"""What a metric depends on besides."""
-LAYER_OF = {"fid": "fid", "intra_fid": "fid", "kid": "kid", "isc": "isc", "precision": "prc", "recall": "prc"}
-"""Metric -> its key in `layers`."""
 _KNOWN = ("extractor", "weights_sha256", "data_digest", "n_real", "n_fake")
 """Never null where they count: two unknowns are not an agreement."""
 
@@ -75,17 +61,22 @@ FIELDS: dict[str, tuple[type, ...]] = {
 _REQUIRED = ("format", "metric", "value", "values", "fake", "fake_kind", *COMPARABLE)
 
 
-def comparable(metric: str) -> tuple[str, ...]:
-    """The fields that must agree before two values of `metric` may be ranked, in the order of reporting.
+def comparable(value: str) -> tuple[str, ...]:
+    """Return the fields that must agree before two values of a number may be ranked, in the order of reporting.
 
-    IS looks at no real picture, and the structure score at no network.
+    A metric that uses no real images does not depend on them, and one without an extractor does not depend on it.
     """
-    needless: tuple[str, ...] = ()
-    if metric in ("isc", "structure"):
-        needless += REAL
-    if metric == "structure":
-        needless += FEATURES
-    return (*(field for field in COMPARABLE if field not in needless), *KNOBS.get(metric, ()))
+    metric = of_values().get(value)
+    if metric is None:
+        return COMPARABLE
+    needless = (REAL if metric.real == "none" else ()) + (FEATURES if metric.layer is None else ())
+    return (*(field for field in COMPARABLE if field not in needless), *metric.knobs)
+
+
+def layer_of(value: str) -> str | None:
+    """Return the key in `layers` of a number's metric; None for a metric without an extractor."""
+    metric = of_values().get(value)
+    return value if metric is None else metric.layer
 
 
 def difference(a: Record, b: Record, metric: str) -> tuple[str, Any, Any] | None:
@@ -97,8 +88,9 @@ def difference(a: Record, b: Record, metric: str) -> tuple[str, Any, Any] | None
         one, two = a.get(field), b.get(field)
         if field == "layers":
             # The layers of the other metrics do not matter here.
-            field = f"layers.{LAYER_OF.get(metric, metric)}"
-            one, two = (side.get(LAYER_OF.get(metric, metric)) for side in (one or {}, two or {}))
+            layer = layer_of(metric)
+            field = f"layers.{layer}"
+            one, two = (side.get(layer) for side in (one or {}, two or {}))
         if one != two:
             return field, one, two
     return None
@@ -195,11 +187,12 @@ def check(record: Record, source: str) -> Record:
     for metric, value in record["values"].items():
         if not _finite(value):
             raise wrong(f"values.{metric}", f"is {value!r}, not a finite number")
-        for key in (*(k for k in _KNOWN if k in comparable(metric)), *KNOBS.get(metric, ())):
+        known = of_values().get(metric)
+        for key in (*(k for k in _KNOWN if k in comparable(metric)), *(known.knobs if known else ())):
             if record.get(key) is None:
                 raise wrong(key, f"is not given, and {metric} cannot be compared without it")
-        if metric in LAYER_OF and not record["layers"].get(LAYER_OF[metric]):
-            raise wrong(f"layers.{LAYER_OF[metric]}", "is missing")
+        if known and known.layer is not None and not record["layers"].get(known.layer):
+            raise wrong(f"layers.{known.layer}", "is missing")
     bounds = {f"intervals.{name}": pair for name, pair in record.get("intervals", {}).items()}
     for key, pair in {"interval": record.get("interval"), **bounds}.items():
         if pair is not None and not (len(pair) == 2 and all(map(_finite, pair)) and pair[0] <= pair[1]):

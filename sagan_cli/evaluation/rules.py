@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sagan_cli.evaluation.protocols import Protocol, find
+from sagan_cli.evaluation.protocols import KNOBS, Protocol, find
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,13 @@ class Plan:
     fit: str | None = None
     seed: int = 0
     batch: int = 64
+    given: Mapping[str, int] = field(default_factory=dict)
+    """Parameters of metrics that the user set."""
+
+    def knobs(self) -> dict[str, int]:
+        """Return the parameters of metrics: the protocol's, replaced and completed by the user's."""
+        rules = {name: getattr(self.protocol, name) for name in KNOBS}
+        return rules | dict(self.given)
 
     def reals(self) -> int | None:
         """The limit on real pictures that follows."""

@@ -23,7 +23,8 @@ from sagan_cli.evaluation.evaluate import evaluate
 from sagan_cli.evaluation.extractors.extractor import Extractor
 from sagan_cli.evaluation.extractors.opening import CLASSIFIER, check_extractor, open_extractor
 from sagan_cli.evaluation.images.pictures import open_pictures
-from sagan_cli.evaluation.measures import STRUCTURE, Scores, Want
+from sagan_cli.evaluation.measures import Scores, Want
+from sagan_cli.evaluation.metrics.table import STRUCTURE, knobs_of, metric
 from sagan_cli.evaluation.reference import Reference, as_they_are, fitted, needs_fitting, require_structure
 from sagan_cli.evaluation.rules import Plan
 from sagan_cli.evaluation.sides import Drawn, First, Side, requests_for
@@ -142,7 +143,7 @@ def _metrics(plan: Plan, reference: Reference, source: str) -> tuple[str, ...]:
 
 def _extractor(plan: Plan, reference: Reference, metrics: tuple[str, ...], room: Room) -> Extractor | None:
     """Opened and checked before a single picture is drawn; None where no metric looks through one."""
-    if set(metrics) == {STRUCTURE} and not plan.per_class:
+    if all(metric(name).layer is None for name in metrics) and not plan.per_class:
         return None
     extractor = open_extractor(
         plan.protocol.extractor, plan.weights, reference.pack, room.runtime, room.progress, room.notify
@@ -159,14 +160,11 @@ def _extractor(plan: Plan, reference: Reference, metrics: tuple[str, ...], room:
 def _score(
     fake: Side, reference: Reference, extractor: Extractor | None, metrics: tuple[str, ...], plan: Plan, room: Room
 ) -> Scores | None:
-    for metric in metrics:
-        if extractor and metric != STRUCTURE and metric not in extractor.layers:
-            raise UsageError(f"--metrics {metric}: the extractor {extractor.name} has no layer for it")
-    rules = plan.protocol
-    want = Want(
-        metrics, plan.reals(), plan.per_class, plan.batch, rules.kid_subsets, rules.kid_subset_size, rules.isc_splits,
-        rules.prc_neighbours, reference.structure,
-    )  # fmt: skip
+    for name in metrics:
+        layer = metric(name).layer
+        if extractor and layer is not None and layer not in extractor.layers:
+            raise UsageError(f"--metrics {name}: the extractor {extractor.name} has no layer for it")
+    want = Want(metrics, plan.reals(), plan.per_class, plan.batch, knobs_of(metrics, plan.knobs()), reference.structure)
     scores = evaluate(fake, reference.real, extractor, want, room.runtime, room.store, room.progress)
     for sentence in scores.notes if scores else ():
         room.warn(sentence)
@@ -190,8 +188,7 @@ def _record(
         **_identity(extractor),
         "protocol": plan.protocol.name, "departures": plan.departures,
         "n_real": scores.n_real, "n_fake": scores.n_fake,
-        "kid_subsets": plan.protocol.kid_subsets, "kid_subset_size": plan.protocol.kid_subset_size,
-        "isc_splits": plan.protocol.isc_splits, "prc_neighbours": plan.protocol.prc_neighbours,
+        **plan.knobs(),
         **reference.facts, **facts, **scores.details,
         "device": str(runtime.device), "processes": runtime.world, "versions": _versions(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"), "warnings": scores.notes,

@@ -21,7 +21,8 @@ from sagan_cli.engine.jobs import Job, Tick
 from sagan_cli.evaluation.evaluate import evaluate
 from sagan_cli.evaluation.extractors.extractor import Extractor
 from sagan_cli.evaluation.extractors.opening import check_extractor, open_extractor
-from sagan_cli.evaluation.measures import STRUCTURE, Real, Scores, Want
+from sagan_cli.evaluation.measures import Real, Scores, Want
+from sagan_cli.evaluation.metrics.table import STRUCTURE, direction, knobs_of, parse_metrics
 from sagan_cli.evaluation.reference import Reference, structure_of
 from sagan_cli.evaluation.scoring import Room
 from sagan_cli.evaluation.sides import Drawn, Packed, requests_for
@@ -42,6 +43,8 @@ class Tracker:
     extractor: Extractor
     reference: Reference
     room: Room
+    metrics: tuple[str, ...] = ("fid",)
+    """The first number of the first one decides which checkpoint is the best."""
     batch: int = 64
     cost: float = 0.0
     """Seconds of a score, as far as is known."""
@@ -73,14 +76,17 @@ class Tracker:
         if scores is None:
             return None
         return {
-            **scores.values, "n_fake": scores.n_fake, "n_real": scores.n_real, "extractor": self.extractor.name,
-            "weights_sha256": self.extractor.digest, "seconds": round(self.cost, 3),
+            **scores.values, "decides": next(iter(scores.values)),
+            "n_fake": scores.n_fake, "n_real": scores.n_real,
+            "extractor": self.extractor.name, "weights_sha256": self.extractor.digest, "seconds": round(self.cost, 3),
         }  # fmt: skip
 
     def _measure(self, network: nn.Module, spec: ModelSpec, count: int) -> Scores | None:
-        metrics = ("fid", STRUCTURE) if self.reference.structure else ("fid",)
+        metrics = self.metrics
         fake = Drawn(network, spec, requests_for(count, 0, None, spec.num_classes), self.room.runtime)
-        want = Want(metrics, self.pictures, batch=self.batch, structure=self.reference.structure)
+        want = Want(
+            metrics, self.pictures, batch=self.batch, knobs=knobs_of(metrics, {}), structure=self.reference.structure
+        )
         return evaluate(fake, self.reference.real, self.extractor, want, self.room.runtime, self.room.store, _silent)
 
 
@@ -100,13 +106,19 @@ def open_tracker(job: Job, room: Room) -> Tracker | None:
     reference = Reference(Real(Packed(pack), pack.digest, pack.class_names), pack, {}, structure)
     extractor = open_extractor(name, None, pack, room.runtime, room.progress, room.notify)
     check_extractor(extractor, reference.real.side, room.runtime, room.notify)
-    return Tracker(settings.eval_every, settings.eval_n, extractor, reference, room)
+    metrics = parse_metrics(settings.eval_metrics, "--eval-metrics")
+    if structure is not None and STRUCTURE not in metrics:
+        metrics = (*metrics, STRUCTURE)
+    return Tracker(settings.eval_every, settings.eval_n, extractor, reference, room, metrics)
 
 
 def better(found: dict[str, Any], best: dict[str, Any] | None) -> bool:
-    """Whether a score is the best so far; one by another extractor or of another count begins anew."""
-    same = ("extractor", "weights_sha256", "n_fake", "n_real")
-    return best is None or any(best.get(k) != found[k] for k in same) or found["fid"] < best["fid"]
+    """Return whether a score is the best so far; a score by another extractor or of another count starts anew."""
+    same = ("extractor", "weights_sha256", "n_fake", "n_real", "decides")
+    if best is None or any(best.get(k, "fid" if k == "decides" else None) != found[k] for k in same):
+        return True
+    name = found["decides"]
+    return bool(found[name] < best[name] if direction(name) == "lower" else found[name] > best[name])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from sagan_cli import __version__
 from sagan_cli.errors import SaganError
 from sagan_cli.evaluation import records
+from sagan_cli.evaluation.metrics.table import direction
 from sagan_cli.export.facts import label
 from sagan_cli.export.loading_text import HOW_TO_LOAD
 from sagan_cli.export.subject import Check, Subject
@@ -178,7 +179,7 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
         if record.get("departures"):
             protocol += " but " + ", ".join(map(_line, record["departures"]))
         rows.append((
-            f"{metric} ({records.BETTER.get(metric, '?')} is better)", records.shown(metric, row["value"]), interval,
+            f"{metric} ({direction(metric) or '?'} is better)", records.shown(metric, row["value"]), interval,
             f"{_line(record['extractor'] or 'none')}{weights}", f"{record['n_fake']:,}",
             f"{record['n_real']:,} of {_line(record['split'])}" if record["n_real"] else "", protocol,
         ))  # fmt: skip

@@ -25,6 +25,7 @@ class Point(NamedTuple):
     summary: str
 
 
+_METRICS = "sagan_cli.evaluation.metrics"
 _LOSSES = "sagan_cli.objectives.losses"
 _TORCHVISION = "sagan_cli.data.sources.torchvision_sets"
 BUILTINS: dict[str, list[Point]] = {
@@ -62,7 +63,13 @@ BUILTINS: dict[str, list[Point]] = {
         ),
         Point("plugins", "sagan_cli.commands.plugins:plugins", "List data sets, architectures and commands."),
     ],
-    "metrics": [],
+    "metrics": [
+        Point("fid", f"{_METRICS}.fid:FID", "Fréchet inception distance"),
+        Point("isc", f"{_METRICS}.inception_score:INCEPTION_SCORE", "inception score"),
+        Point("kid", f"{_METRICS}.kid:KID", "kernel inception distance"),
+        Point("prc", f"{_METRICS}.precision_recall:PRECISION_RECALL", "precision and recall"),
+        Point("structure", f"{_METRICS}.structure:STRUCTURE", "share of correct images, by the dataset's own checker"),
+    ],
     "losses": [
         Point("hinge", f"{_LOSSES}:HINGE", "hinge loss, SAGAN's; the default"),
         Point("non-saturating", f"{_LOSSES}:NON_SATURATING", "cross-entropy, G maximises log D"),

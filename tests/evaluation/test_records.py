@@ -12,6 +12,8 @@ from support.score_records import record
 from sagan_cli import runs
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.evaluation import protocols, records
+from sagan_cli.evaluation.metrics.table import metric as metric_of
+from sagan_cli.evaluation.metrics.table import of_values
 
 NEUTRAL = ("seed", "device", "processes", "versions", "seconds", "time", "step", "checkpoint", "fake", "fake_size",
            "protocol", "data", "checkpoint_sha256", "warnings", "weights_published")  # fmt: skip
@@ -49,7 +51,7 @@ def test_whatever_changes_an_fid_counts(field: str) -> None:
 
 @pytest.mark.parametrize("field", NEUTRAL)
 def test_what_is_compared_and_what_only_adds_noise_does_not(field: str) -> None:
-    for metric in records.BETTER:
+    for metric in of_values():
         assert records.difference(record(), record(**{field: OTHER[field]}), metric) is None
 
 
@@ -61,7 +63,7 @@ def test_each_metric_has_its_own_knobs() -> None:
         "extractor": {"fid", "intra_fid", "kid", "isc", "precision", "recall"},
     }.items():  # fmt: skip
         changed = record(**{field: OTHER[field]})
-        assert {m for m in records.BETTER if records.difference(record(), changed, m)} == own, field
+        assert {m for m in of_values() if records.difference(record(), changed, m)} == own, field
     layers = {**record()["layers"], "prc": "768"}
     assert records.difference(record(), record(layers=layers), "fid") is None
     assert records.difference(record(), record(layers=layers), "recall") == ("layers.prc", "2048", "768")
@@ -189,7 +191,7 @@ def test_protocols_are_named_by_source_and_use_known_words() -> None:
         assert row.batch_norm in ("running", "standing", "batch")
         assert row.labels in ("uniform", "data")
         assert row.metrics
-        assert set(row.metrics) <= set(records.BETTER)
+        assert all(metric_of(name) for name in row.metrics)
         assert f"{name}: {row.about}" in protocols.help_text()
         # KID draws its subsets without replacement.
         assert row.kid_subset_size <= row.n_fake

@@ -18,8 +18,9 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from sagan_cli.errors import SaganError
-from sagan_cli.evaluation.metrics import interval, scores
-from sagan_cli.evaluation.metrics.interval import (
+from sagan_cli.evaluation.metrics import bootstrap as interval
+from sagan_cli.evaluation.metrics import scores
+from sagan_cli.evaluation.metrics.bootstrap import (
     bootstrap_mean,
     frechet_influence,
     isc_influence,

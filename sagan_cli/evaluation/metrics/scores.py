@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sagan_cli.errors import SaganError
-from sagan_cli.evaluation.metrics.interval import bootstrap_mean, isc_influence, kid_influence, share_interval, take
+from sagan_cli.evaluation.metrics.bootstrap import bootstrap_mean, isc_influence, kid_influence, share_interval, take
 
 SEED = 2020
 """torch-fidelity's, for the subsets of KID and the order of the inception score."""
