@@ -326,11 +326,22 @@ class Exporter:
     default_name: str
     """Where it goes without `--out`, as in `model.onnx`; a name without an ending is a folder."""
     write: Callable[..., Any]
-    """(subject, path, *, notify, **options) -> Check: write the model at `path`, read it back, compare it.
+    """(subject, path, *, notify, **options) -> Check or None: write the model at `path`, read it back, compare it.
 
-    `subject` is a `sagan_cli.export.subject.Subject`, the result a `sagan_cli.export.subject.Check`.
+    `subject` is a `sagan_cli.export.subject.Subject` (`generator`, `spec`, `class_names`, ...), the result a
+    `sagan_cli.export.subject.Check`, or None if nothing was compared. `path` does not exist yet; what is written there
+    is put in place whole, or not at all. `notify` shows one line to the user.
     """
     loading: str = ""
-    """Lines of the model card that load it; `{name}` is the file's name."""
+    """Markdown of the model card that loads it; may contain `{file}`, `{latent}`, `{call}` and `{feed}`."""
     options: Sequence[str] = ()
-    """Flags of `sagan export` that it takes, of "attention", "push", "runtime"."""
+    """Flags of `sagan export` that it takes as keywords, of "attention", "push", "runtime"."""
+    own_card: bool = False
+    """Whether `write` writes the model card itself."""
+    beside: Callable[[Path, Callable[[str], None]], None] | None = None
+    """(path, notify) -> None: write further files beside the finished one."""
+
+    @property
+    def folder(self) -> bool:
+        """Whether the format is a folder."""
+        return "." not in self.default_name

@@ -11,8 +11,9 @@ import typer
 
 from sagan_cli import console
 from sagan_cli.errors import UsageError
-from sagan_cli.export.naming import CARD, FOLDERS, FORMATS, MODEL, card_beside, format_of, refuse_existing
+from sagan_cli.export.naming import CARD, MODEL, card_beside, exporter, format_of, refuse_existing
 from sagan_cli.generators import find_model
+from sagan_cli.plugins import registry
 
 if TYPE_CHECKING:
     from sagan_cli.export.subject import Check, Subject
@@ -29,7 +30,7 @@ def export(
     format_: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="KIND", help=f"{', '.join(FORMATS)}; --out says it by its ending (safetensors for -)."
+            "--format", metavar="KIND", help=f"{', '.join(registry.names('exporters'))}; default by --out's ending."
         ),
     ] = None,
     out: Annotated[
@@ -71,8 +72,10 @@ def export(
     """
     console.set_quiet(quiet)
     kind = format_of(out, format_)
-    _refuse_misplaced(kind, out, attention, push, runtime, json_)
-    place = None if out == "-" else Path(out or FORMATS[kind])
+    given = {"attention": attention, "push": push, "runtime": runtime}
+    _refuse_misplaced(kind, out, given, json_)
+    row = exporter(kind)
+    place = None if out == "-" else Path(out or row.default_name)
     if place is None:
         console.refuse_terminal()
     else:
@@ -88,8 +91,8 @@ def export(
     if target is None:
         console.note(f"exporting {found.parent.parent}, step {subject.step}")
     with workshop(place) as work:
-        made = work / (place.name if place else FORMATS[kind])
-        check = _write(subject, kind, made, attention, runtime)
+        made = work / (place.name if place else row.default_name)
+        check = _write(subject, kind, made, given)
         _tell(check)
         sizes = {name: (made / name).stat().st_size for name in files_in(made)} if made.is_dir() else {}
         main = _main_file(made)
@@ -98,15 +101,13 @@ def export(
             with made.open("rb") as f:
                 console.write_streamed(lambda stdout: shutil.copyfileobj(f, stdout, 1 << 20))
             return
-        if kind in FOLDERS:
+        if made.is_dir():
             put_folder(made, place)
         else:
             put_file(work / card_beside(made).name, card_beside(place))
             put_file(made, place)
-            if kind == "onnx":
-                from sagan_cli.export.onnx import write_script
-
-                write_script(place, console.note)
+            if row.beside is not None:
+                row.beside(place, console.note)
     facts["pushed"] = upload(client, place, push) if push else None
     if json_:
         console.emit_json(facts)
@@ -116,18 +117,15 @@ def export(
         console.result(facts["pushed"])
 
 
-def _refuse_misplaced(
-    kind: str, out: str | None, attention: bool, push: str | None, runtime: Path | None, json_: bool
-) -> None:
+def _refuse_misplaced(kind: str, out: str | None, given: dict[str, Any], json_: bool) -> None:
     """Refuse flags of other formats."""
     if out == "-" and json_:
         raise UsageError("--json and --out - both want stdout: write the model to a file")
-    if attention and kind != "onnx":
-        raise UsageError(f"--attention: --format {kind} has no such outputs; onnx has")
-    if push and kind != "hf":
-        raise UsageError(f"--push: the Hub takes --format hf, not {kind}")
-    if runtime is not None and kind != "web":
-        raise UsageError(f"--runtime: is for --format web, not {kind}")
+    for flag, value in given.items():
+        if value and flag not in exporter(kind).options:
+            takers = [name for name in registry.names("exporters") if flag in exporter(name).options]
+            raise UsageError(f"--{flag}: not for --format {kind}; it is for --format {', '.join(takers)}")
+    runtime = given["runtime"]
     if runtime is not None and not runtime.is_dir():
         raise UsageError(f"--runtime {runtime}: no such folder")
 
@@ -152,40 +150,21 @@ def _subject(found: Path, raw: bool) -> Subject:
     )  # fmt: skip
 
 
-def _write(subject: Subject, kind: str, made: Path, attention: bool, runtime: Path | None) -> Check:
+def _write(subject: Subject, kind: str, made: Path, given: dict[str, Any]) -> Check | None:
     """The model at `made`, and its card beside or in it."""
     from sagan_cli.export.card import card
 
-    if kind == "hf":
-        from sagan_cli.export.hub import write_hub
-
-        made.mkdir()
-        return write_hub(subject, made, name=made.name, notify=console.note)
-    if kind == "web":
-        from sagan_cli.export.web import write_web
-
-        check = write_web(subject, made, runtime=runtime, notify=console.note)
-        (made / CARD).write_text(card(subject, kind, made.name, check), encoding="utf-8")
-        return check
-    if kind == "onnx":
-        from sagan_cli.export.onnx import write_onnx
-
-        check = write_onnx(subject, made, attention=attention, notify=console.note, script=False)
-    elif kind == "pt2":
-        from sagan_cli.export.program import write_pt2
-
-        check = write_pt2(subject, made, notify=console.note)
-    else:
-        from sagan_cli.export.single_file import proven, to_bytes
-
-        data = to_bytes(subject)
-        check = proven(data, subject)
-        made.write_bytes(data)
-    card_beside(made).write_text(card(subject, kind, made.name, check), encoding="utf-8")
+    row = exporter(kind)
+    check: Check | None = row.write(subject, made, notify=console.note, **{name: given[name] for name in row.options})
+    if not row.own_card:
+        place = made / CARD if made.is_dir() else card_beside(made)
+        place.write_text(card(subject, kind, made.name, check), encoding="utf-8")
     return check
 
 
-def _tell(check: Check) -> None:
+def _tell(check: Check | None) -> None:
+    if check is None:
+        return
     worst = max(check.differences.values())
     batches = ", ".join(map(str, sorted(check.differences)))
     console.note(f"read back in {check.runtime}: differs from PyTorch by {worst:.2g} at most (batches of {batches})")
@@ -199,7 +178,7 @@ def _main_file(made: Path) -> Path:
 
 
 def _facts(
-    subject: Subject, kind: str, out: str, main: Path, check: Check, files: dict[str, int]
+    subject: Subject, kind: str, out: str, main: Path, check: Check | None, files: dict[str, int]
 ) -> dict[str, Any]:  # fmt: skip
     """What --json says."""
     from dataclasses import asdict
@@ -209,5 +188,5 @@ def _facts(
     return {
         "format": kind, "out": out, "bytes": main.stat().st_size, "sha256": digest, "files": files or None,
         "arch": subject.arch, "step": subject.step, "weights": subject.weights, "from": subject.source,
-        "checks": asdict(check),
+        "checks": asdict(check) if check else None,
     }  # fmt: skip

@@ -11,7 +11,7 @@ from sagan_cli.errors import SaganError
 from sagan_cli.evaluation import records
 from sagan_cli.evaluation.metrics.table import direction
 from sagan_cli.export.facts import label
-from sagan_cli.export.loading_text import HOW_TO_LOAD
+from sagan_cli.export.naming import exporter
 from sagan_cli.export.subject import Check, Subject
 
 _COLOURS = {1: "grey", 3: "colour", 4: "colour and transparency"}
@@ -32,7 +32,7 @@ def card(subject: Subject, format_: str, file: str, check: Check | None, *, grid
     """The card as Markdown.
 
     Args:
-        format_: one of `naming.FORMATS`.
+        format_: name of an export format.
         file: name of the model's file or folder, for the lines that load it.
         check: how the export did in its own runtime.
         grid: a picture beside the card.
@@ -43,10 +43,10 @@ def card(subject: Subject, format_: str, file: str, check: Check | None, *, grid
     parts = [
         f"# {title(subject)}",
         f"A {kind} Self-Attention GAN generator of {size} pictures in {_COLOURS.get(spec.channels, 'colour')}, trained "
-        f"and exported with sagan {__version__}. " + _WHAT[format_],
+        f"and exported with sagan {__version__}. " + exporter(format_).about,
         *([f"![Samples, not selected]({grid})", "*Samples of the first seeds, not selected.*"] if grid else []),
         "## How to load it",
-        HOW_TO_LOAD[format_].format(file=file, latent=spec.latent, call=_call(spec.num_classes), feed=_feed(subject)),
+        _loading(subject, format_, file),
         "## The model",
         _table(("", ""), _model_rows(subject)),
         "## Data",
@@ -67,6 +67,16 @@ def card(subject: Subject, format_: str, file: str, check: Check | None, *, grid
         "arXiv:1805.08318.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _loading(subject: Subject, format_: str, file: str) -> str:
+    """The lines that load the model, filled in."""
+    text = exporter(format_).loading
+    classes = subject.spec.num_classes
+    values = {"file": file, "latent": subject.spec.latent, "call": _call(classes), "feed": _feed(subject)}
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
 
 
 def title(subject: Subject) -> str:
@@ -97,15 +107,6 @@ def latest_scores(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "metric": metric, "value": value, "interval": records.interval(sound, metric), "record": sound
             }  # fmt: skip
     return list(found.values())
-
-
-_WHAT = {
-    "safetensors": "One file: weights and, in its header, everything needed to rebuild the network.",
-    "hf": "`model.safetensors` holds weights and, in its header, everything needed to rebuild the network.",
-    "onnx": "One ONNX file that needs neither PyTorch nor sagan.",
-    "pt2": "A `torch.export` program, which PyTorch runs without sagan.",
-    "web": "A page that draws in the visitor's browser, by onnxruntime-web.",
-}
 
 
 def _call(classes: int) -> str:

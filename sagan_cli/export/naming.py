@@ -1,21 +1,28 @@
-"""How exports are named: formats, file names, and what is an exported generator by its looks. Imports nothing heavy."""
+"""Names of exports: formats, file names, and how an exported generator is recognised. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from sagan_cli import runs
+from sagan_cli.contracts import Exporter
 from sagan_cli.errors import UsageError, closest
+from sagan_cli.plugins import registry
 
 MODEL = "model.safetensors"
 """The weights in a hub folder; a checkpoint directory has a file of that name as well."""
 CARD = "README.md"
-FORMATS = {
-    "safetensors": "model.safetensors", "onnx": "model.onnx", "pt2": "model.pt2", "hf": "model-hf", "web": "model-web",
-}  # fmt: skip
-"""Format -> where it goes without --out."""
-FOLDERS = ("hf", "web")
-"""Formats that are a folder."""
+
+
+def exporter(name: str) -> Exporter:
+    """Return the export format of a name.
+
+    Raises:
+        UsageError: an unknown name.
+        PluginError: a plugin's format that cannot be loaded.
+    """
+    found: Exporter = registry.load("exporters", name)
+    return found
 
 
 def exported_file(path: Path) -> Path | None:
@@ -31,25 +38,27 @@ def in_checkpoint(path: Path) -> bool:
 
 
 def format_of(out: str | None, given: str | None) -> str:
-    """The format that `--out` and `--format` come to.
+    """Return the format that `--out` and `--format` mean.
 
     Raises:
         UsageError: they contradict each other, or leave it open.
     """
-    if given is not None and given not in FORMATS:
-        raise UsageError(f"--format {given}: choose one of {', '.join(FORMATS)}{closest(given, FORMATS)}")
+    known = registry.names("exporters")
+    if given is not None and given not in known:
+        raise UsageError(f"--format {given}: choose one of {', '.join(known)}{closest(given, known)}")
     if out is None or out == "-":
         found = given or "safetensors"
-        if out == "-" and found in FOLDERS:
+        if out == "-" and exporter(found).folder:
             raise UsageError(f"--format {found} is a folder, which cannot go to stdout: name one with --out")
         return found
-    suffix = Path(out).suffix.lower().lstrip(".")
-    by_suffix = suffix if suffix in FORMATS and suffix not in FOLDERS and not out.endswith("/") else None
+    suffix = "" if out.endswith("/") else Path(out).suffix.lower()
+    endings = {name: Path(exporter(name).default_name).suffix for name in known}
+    by_suffix = next((name for name, ending in endings.items() if ending and ending == suffix), None)
     if given is None:
         if by_suffix is None:
-            raise UsageError(
-                f"--out {out}: add --format hf or web for a folder, or end it in .safetensors, .onnx or .pt2"
-            )
+            files = ", ".join(ending for ending in endings.values() if ending)
+            folders = " or ".join(name for name, ending in endings.items() if not ending)
+            raise UsageError(f"--out {out}: add --format {folders} for a folder, or end it in one of {files}")
         return by_suffix
     if by_suffix not in (None, given):
         raise UsageError(f"--format {given} contradicts --out {out}")
@@ -62,7 +71,7 @@ def refuse_existing(out: Path, format_: str, force: bool) -> None:
     Raises:
         UsageError: naming what is there.
     """
-    if format_ in FOLDERS:
+    if exporter(format_).folder:
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out}: is a file, and --format {format_} makes a folder")
         if out.is_dir() and any(out.iterdir()) and not force:

@@ -89,5 +89,11 @@ BUILTINS: dict[str, list[Point]] = {
         Point("progress", "sagan_cli.loggers.progress:Progress", "progress on standard error; always on"),
         Point("jsonl", "sagan_cli.loggers.metrics_jsonl:MetricsJsonl", "metrics.jsonl in the run; always on"),
     ],
-    "exporters": [],
+    "exporters": [
+        Point("safetensors", "sagan_cli.export.formats:SAFETENSORS", "one file for sagan and PyTorch"),
+        Point("onnx", "sagan_cli.export.formats:ONNX", "one ONNX file"),
+        Point("pt2", "sagan_cli.export.formats:PT2", "a torch.export program"),
+        Point("hf", "sagan_cli.export.formats:HF", "a Hugging Face folder"),
+        Point("web", "sagan_cli.export.formats:WEB", "a web page that draws images"),
+    ],
 }

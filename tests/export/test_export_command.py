@@ -174,7 +174,7 @@ def test_the_lines_of_the_card_run(home: Path, tmp_path: Path) -> None:
         names: dict[str, Any] = {}
         with chdir(tmp_path):
             exec(lines, names)
-        assert names["pictures"].shape == (16, 16, 16, 1)
+        assert names["images"].shape == (16, 16, 16, 1)
         assert names["x"].shape == (4, 1, 16, 16)
 
 
@@ -264,9 +264,9 @@ def test_a_failure_leaves_nothing_behind(home: Path, tmp_path: Path, monkeypatch
         (("--format", "hf", "--out", "-"), 2, "is a folder, which cannot go to stdout"),
         (("--out", "-", "--json"), 2, "--json"),
         (("--attention",), 2, "--attention"),
-        (("--push", "me/mine"), 2, "--push: the Hub takes --format hf"),
+        (("--push", "me/mine"), 2, "--push: not for --format"),
         (("--format", "hf", "--push", "mine"), 2, "--push mine: write user/name"),
-        (("--runtime", "idx"), 2, "--runtime: is for --format web"),
+        (("--runtime", "idx"), 2, "--runtime: not for --format"),
         (("--format", "web", "--runtime", "none-there"), 2, "--runtime none-there: no such folder"),
         (("--format", "safetensors", "--out", "idx"), 2, "is a directory"),
         (("--format", "hf", "--out", "a-file"), 2, "is a file"),
