@@ -32,9 +32,19 @@ class MultiHeadAttention(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(()))
 
+    def maps(self, x: Tensor) -> Tensor:
+        """Return the attention maps that `forward` uses for x, averaged over the heads: (N, H W, H W)."""
+        q, k, _ = self._project(x)
+        return (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1).mean(1)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, (N, heads, H W, C / heads) each."""
+        n, c, h, w = x.shape
+        return self.qkv(x).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(3, 4).unbind(1)
+
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        q, k, v = self.qkv(x).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(3, 4).unbind(1)
+        q, k, v = self._project(x)
         y = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, c, h, w)
         return x + self.gamma * self.out(y)
 

@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both packages as pip installs them; hatchling is a test dependency, so nothing is downloaded."""
     target = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
-    packages = [str(PLUGINS / name) for name in ("sagan-shapes", "sagan-tiny")]
+    packages = [str(PLUGINS / name) for name in ("sagan-shapes", "sagan-tiny", "sagan-examples")]
     subprocess.run(
         [*pip, "--no-build-isolation", "--no-compile", "--target", str(target), *packages],
         check=True, timeout=120, capture_output=True,
@@ -63,6 +63,12 @@ def test_check_finds_them_sound(site: Path):
         ("datasets", "shapes", "sagan-shapes", "0.1.0", "ok"),
         ("architectures", "tiny", "sagan-tiny", "0.1.0", "ok"),
         ("commands", "shapes-sheet", "sagan-shapes", "0.1.0", "ok"),
+        ("metrics", "mean-distance", "sagan-examples", "0.1.0", "ok"),
+        ("losses", "logistic-margin", "sagan-examples", "0.1.0", "ok"),
+        ("penalties", "drift", "sagan-examples", "0.1.0", "ok"),
+        ("augmentations", "brightness", "sagan-examples", "0.1.0", "ok"),
+        ("loggers", "csv", "sagan-examples", "0.1.0", "ok"),
+        ("exporters", "npz", "sagan-examples", "0.1.0", "ok"),
     ]
     assert done.returncode == 0, report
 
@@ -136,3 +142,77 @@ def test_the_command_draws_a_sheet(site: Path, tmp_path: Path):
 def test_the_built_ins_keep_the_contract_too(tmp_path: Path):
     check_dataset(registry.load("datasets", "quadrupeds"), tmp_path)
     check_architecture(registry.load("architectures", "sagan"))
+
+
+def test_every_example_is_one_short_file() -> None:
+    files = list((PLUGINS / "sagan-examples" / "sagan_examples").glob("*.py"))
+    assert len(files) == 7
+    assert all(len(file.read_text(encoding="utf-8").splitlines()) <= 40 for file in files)
+
+
+def test_every_example_is_used_by_flag_and_recorded(site: Path, tmp_path: Path) -> None:
+    tiny = ("--size", "16", "--width", "4", "--latent", "8", "--batch", "8", "--log-every", "1", "--device", "cpu")
+    terms = ("--loss", "logistic-margin", "--penalty", "drift=0.01/2", "--augment", "brightness=linear:0:1:1k")
+    train = ("train", *tiny, *terms, "--logger", "csv", "--out", "run")
+    done = sagan(site, *train, "--steps", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    config = json.loads((tmp_path / "run/run.json").read_text())["config"]
+    assert config["train"]["loss"] == "logistic-margin"
+    assert config["train"]["penalty"] == "drift=0.01/2"
+    assert config["train"]["augment"] == "brightness=linear:0:1:1k"
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert ["drift" in line for line in lines] == [True, False, True]  # the penalty is applied at every second update
+    rows = (tmp_path / "run/metrics.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert rows[0].startswith("step,kimg,d_loss,g_loss,")
+
+    # Interrupted and resumed, it has the same bits.
+    for steps in ("1", "3"):
+        done = sagan(site, *train[:-1], "parts", "--steps", steps, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr.decode()
+    weights = [tmp_path / run / "checkpoints/00000003/model.safetensors" for run in ("run", "parts")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+    score = ("eval-fid", "run", "--extractor", "classifier", "-n", "20", "--metrics", "mean-distance", "--json")
+    done = sagan(site, *score, "--knob", "distance_power=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    record = json.loads(done.stdout)
+    assert record["metric"] == "mean_distance"
+    assert record["distance_power"] == 1
+    assert record["features"] > 0
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_bytes(done.stdout)
+    done = sagan(site, "compare", "a.json", "b.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"mean_distance" in done.stdout
+
+    done = sagan(site, "export", "run", "--out", "weights.npz", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["format"] == "npz"
+    with np.load(tmp_path / "weights.npz") as arrays:
+        assert "linear.weight" in arrays
+    assert "Weights as NumPy arrays" in (tmp_path / "weights.npz.md").read_text()
+
+
+def test_attention_of_an_architecture_plugin_is_shown(site: Path, tmp_path: Path) -> None:
+    flags = ("--arch", "tiny", "--attn-at", "8", "--size", "16", "--width", "4", "--batch", "8", "--steps", "1")
+    done = sagan(site, "train", *flags, "--device", "cpu", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    done = sagan(site, "visualize-attn", "run", "--out", "maps.npz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    with np.load(tmp_path / "maps.npz") as arrays:
+        maps = [arrays[name] for name in arrays if name.endswith("maps")]
+    assert maps
+    assert all(np.allclose(m.sum(-1), 1, atol=1e-5) for m in maps)
+
+
+def test_the_maps_of_a_plugin_are_those_that_it_uses(installed: Path) -> None:
+    factory = registry.load("architectures", "tiny")
+    g, _ = factory(ModelSpec(32, 32, base_width=8, attn_at=(16,), options={"heads": 1}))
+    layer = g.attention_layers()["16"]
+    nn.init.ones_(layer.gamma)
+    channels = layer.out.weight.shape[0]
+    x = torch.randn(2, channels, 16, 16)
+    value = layer.qkv(x)[:, 2 * channels :].flatten(2).transpose(1, 2)
+    expected = x + layer.out((layer.maps(x) @ value).transpose(1, 2).reshape(x.shape))
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
