@@ -1,43 +1,47 @@
-"""sagan: train, sample, measure, explain and ship Self-Attention GANs.
-
-From Python, `sagan_cli.load_generator(path)` gives a trained generator:
+"""sagan: train, sample, measure, explain and export Self-Attention GANs.
 
     import sagan_cli
 
-    g = sagan_cli.load_generator("model.safetensors")
-    pictures = g.draw(range(16))  # uint8 (16, H, W, C): what `sagan sample --seeds 0-15` draws
+    run = sagan_cli.train(data="photos/", size=64, steps=2000)
+    generator = sagan_cli.load_generator(run.path)
+    generator.images(range(16))[0].save("first.png")
+    sagan_cli.evaluate(run.path, extractor="classifier", n=2000)["values"]
 
-Nothing here imports PyTorch before a function is called.
+Nothing here imports PyTorch before a function is called. `errors` and `contracts` hold the exceptions and the protocols
+for plugins; docs/python.md describes the API.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from sagan_cli import contracts, errors
+    from sagan_cli.api import evaluate, open_run, train
+    from sagan_cli.generators import Generator, load_generator
+    from sagan_cli.runs import Run
 
-    from sagan_cli.export.generator import Generator
+__all__ = [
+    "Generator", "Run", "__version__", "contracts", "errors", "evaluate", "load_generator", "open_run", "train",
+]  # fmt: skip
 
-__all__ = ["__version__", "load_generator"]
+__version__ = "0.2.0"
 
-__version__ = "0.1.0"
+_FROM = {
+    "Generator": "generators", "Run": "runs", "evaluate": "api", "load_generator": "generators", "open_run": "api",
+    "train": "api",
+}  # fmt: skip
 
 
-def load_generator(path: str | Path, device: str = "cpu") -> Generator:
-    """A trained generator from a .safetensors file, a Hugging Face folder, a checkpoint, or a run's directory.
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name in ("contracts", "errors"):
+        return importlib.import_module(f"sagan_cli.{name}")
+    if name in _FROM:
+        return getattr(importlib.import_module(f"sagan_cli.{_FROM[name]}"), name)
+    raise AttributeError(f"module 'sagan_cli' has no attribute '{name}'")
 
-    It has `spec` and `class_names`; `g(z, y)` with z (B, latent) and class indices y (B,), None without classes, gives
-    pictures (B, C, H, W) in [-1, 1]; `g.draw(seeds, label=None)` gives the uint8 (N, H, W, C) of `sagan sample`.
 
-    Args:
-        path: what `sagan export` wrote needs no run directory; of a run the newest checkpoint is taken.
-        device: auto, cpu, cuda, cuda:N or mps.
-
-    Raises:
-        sagan_cli.errors.UsageError: nothing of that kind is there, or no such device.
-        sagan_cli.errors.CheckpointError: it is damaged, of another format, or of an architecture that is not installed.
-    """
-    from sagan_cli.export import generator
-
-    return generator.load_generator(path, device)
+def __dir__() -> list[str]:
+    return sorted(__all__)

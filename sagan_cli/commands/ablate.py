@@ -15,8 +15,9 @@ from sagan_cli.ablation import output as ablate_output
 from sagan_cli.ablation.plan import show_plan
 from sagan_cli.ablation.variants import parse_variants, require_maps
 from sagan_cli.ablation.write import write
+from sagan_cli.api import preset_for, with_absolute_path
 from sagan_cli.commands.signals import stop_signals
-from sagan_cli.commands.train import PRESET_HELP, SYSTEM_HELP, anchored, interruptible, preset_for
+from sagan_cli.commands.train import PRESET_HELP, SYSTEM_HELP, interruptible
 from sagan_cli.config.legacy import effective
 from sagan_cli.config.resolve import Resolved, resolve
 from sagan_cli.config.schema import SETTINGS
@@ -111,7 +112,7 @@ def ablate(
     require_maps(wanted, opened.form.height, opened.form.width)
     if preset == "auto":
         resolved = _common(resolve(**layers, preset=preset_for(resolved.config.train.device)))
-    resolved = anchored(resolved)
+    resolved = with_absolute_path(resolved)
     if out is not None and (out / "run.json").exists():
         raise UsageError(f"--out {out}: is a single run; name a directory for all of them")
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sagan_cli import console, runs
-from sagan_cli.config.schema import DataConfig
+from sagan_cli import console
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.evaluation.metrics.table import of_values, parse_metrics
-from sagan_cli.evaluation.protocols import PROTOCOLS, find, help_text
-from sagan_cli.evaluation.real_images import data_settings, require_parts, run_of_model, trained_on
-from sagan_cli.export.naming import exported_file
-from sagan_cli.generators import find_model, open_found
+from sagan_cli.evaluation.protocols import help_text
+from sagan_cli.evaluation.target import Request, evaluate_target
 from sagan_cli.plugins import registry
 
 
@@ -101,54 +96,17 @@ def eval_fid(
       sagan eval-fid samples/ --data real/ --metrics fid,kid --json
     """
     console.set_quiet(quiet)
-    rules = find(protocol)
-    listed = None if metrics is None else parse_metrics(metrics)
-    knobs = _knobs(knob or [])
-    if truncation is not None and not 0 < truncation < float("inf"):
-        raise UsageError(f"--truncation {truncation}: must be above 0")
-    if weights is not None and not weights.is_file():
-        raise UsageError(f"--weights {weights}: no such file")
-    pictures = target == "-" or (target is not None and is_pictures(Path(target)))
-    if pictures and data is None:
-        raise UsageError(f"{target}: pictures are scored against other pictures: name those with --data")
-    checkpoint = None if pictures else find_model(target)
-    reals = _count(n_real)
-    begun = time.monotonic()
-
-    from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.evaluation import scoring
-    from sagan_cli.evaluation.rules import Plan, with_rules
-
-    changes = {"extractor": extractor, "split": split, "truncation": truncation, "ema": False if raw else None}
-    plan = Plan(
-        with_rules(rules, **changes), listed, n, reals, n_real == "all", weights, per_class, fit, seed, batch, knobs
-    )
-    with open_runtime(device, precision, distributed=True) as runtime:
-        console.set_quiet(quiet or not runtime.leads)
-        room = scoring.Room(runtime, console.progress, console.note, console.warn)
-        if checkpoint is None:
-            assert target is not None
-            real = data_settings(DataConfig(), data, plan.protocol.split, fit)
-            require_parts(real.source, split)
-            record = scoring.score_pictures(target, sys.stdin.buffer, real, plan, room)
-        else:
-            sampler = open_found(checkpoint, runtime, raw=not plan.protocol.ema)
-            learnt_from = trained_on(checkpoint, sampler.facts.data["source"], data)
-            # The default protocol means the pictures trained on, whichever part of a data set they are.
-            part = split or (learnt_from.split if rules is PROTOCOLS["default"] else rules.split)
-            if target is None:
-                console.note(f"scoring {checkpoint.parent.parent}, step {sampler.facts.step}")
-            real = data_settings(learnt_from, data, part, fit)
-            require_parts(real.source, split)
-            record = scoring.score_model(sampler, real, plan, room)
-            if record and data is None and part == learnt_from.split:
-                _compare_digests(record["data_digest"], sampler.facts.data["digest"])
-    if record is None:
-        return
-    record["seconds"] = round(time.monotonic() - begun, 3)
-    _keep(checkpoint, record)
-    show(record, json_)
-    _judge(record, highest, lowest)
+    request = Request(
+        target, data, None if metrics is None else parse_metrics(metrics), n, _count(n_real), protocol, extractor,
+        weights, per_class, split, fit, seed, truncation, raw, batch, device, precision, _knobs(knob or []),
+    )  # fmt: skip
+    record = evaluate_target(
+        request, console.progress, console.note, console.warn,
+        lambda runtime: console.set_quiet(quiet or not runtime.leads),
+    )  # fmt: skip
+    if record is not None:
+        show(record, json_)
+        _judge(record, highest, lowest)
 
 
 def show(record: dict[str, Any], json_: bool) -> None:
@@ -166,15 +124,6 @@ def show(record: dict[str, Any], json_: bool) -> None:
             console.note(f"{name}: 95 % interval {_number(interval[0])} to {_number(interval[1])}")
     for name, value in record.get("per_class", {}).items():
         console.result(f"fid/{name} {_number(value)}{by}")
-
-
-def is_pictures(path: Path) -> bool:
-    """Whether a target is pictures and not a model."""
-    if exported_file(path) is not None:
-        return False
-    if path.is_dir():
-        return not any((path / name).is_file() for name in ("run.json", runs.CHECKPOINT_FACTS))
-    return path.suffix.lower() in (".zip", ".npz")
 
 
 def _number(value: float) -> str:
@@ -198,28 +147,12 @@ def _knobs(given: list[str]) -> dict[str, int]:
     return found
 
 
-def _count(text: str | None) -> int | None:
+def _count(text: str | None) -> int | str | None:
     if text is None or text == "all":
-        return None
+        return text
     if not text.isdigit() or int(text) < 2:
         raise UsageError(f"--n-real {text}: a number of at least 2, or all")
     return int(text)
-
-
-def _compare_digests(found: str, trained: str) -> None:
-    if found != trained:
-        console.warn("the pictures are no longer the ones that this model was trained on")
-
-
-def _keep(checkpoint: Path | None, record: dict[str, Any]) -> None:
-    """One more line in the run's metrics."""
-    run = run_of_model(checkpoint)
-    if run is None:
-        return
-    try:
-        run.append_metrics(record)
-    except OSError as e:
-        console.warn(f"{run.path}/metrics.jsonl: the score could not be noted there: {e.strerror}")
 
 
 def _judge(record: dict[str, Any], highest: float | None, lowest: float | None) -> None:

@@ -5,30 +5,27 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sagan_cli import console, runs
+from sagan_cli.api import preset_for, with_absolute_path
 from sagan_cli.commands.plan import show_plan
 from sagan_cli.commands.settings import given, with_settings
 from sagan_cli.commands.signals import stop_signals
 from sagan_cli.config.presets import PRESETS
-from sagan_cli.config.resolve import Resolved, flatten, resolve
+from sagan_cli.config.resolve import flatten, resolve
 from sagan_cli.config.systems import SYSTEMS
 from sagan_cli.config.toml import to_toml
 from sagan_cli.errors import UsageError
 from sagan_cli.plugins import registry
-from sagan_cli.resume import create, find, record_start, trainable
+from sagan_cli.resume import trainable
 from sagan_cli.runs import Run
 
 if TYPE_CHECKING:
-    from sagan_cli.data.sources.opening import Opened
-    from sagan_cli.engine.jobs import Job
-    from sagan_cli.engine.runtime import Runtime
     from sagan_cli.engine.train import Outcome
 
 PRESET_HELP = "Recipe to start from: " + ", ".join(PRESETS) + "; auto is base on a GPU and laptop without."
@@ -118,66 +115,26 @@ def train(
     if print_config:
         console.result(to_toml(resolved).rstrip("\n"))
         return
-    resolved = anchored(resolved)
-    from sagan_cli.engine.iteration import check_slices
+    resolved = with_absolute_path(resolved)
     from sagan_cli.engine.runtime import open_runtime
+    from sagan_cli.engine.session import check_batch, run_training
 
     cfg = resolved.config.train
     with stop_signals() as stopping, open_runtime(cfg.device, cfg.precision, distributed=True) as runtime:
         console.set_quiet(quiet or not runtime.leads)
-        if cfg.batch % runtime.world:
-            raise UsageError(f"--batch {cfg.batch}: not a multiple of the {runtime.world} processes")
-        check_slices(cfg, runtime)
+        check_batch(resolved, runtime)
         if dry_run:
             show_plan(resolved, opened, runtime, json_)
             return
-        outcome, run = _run(resolved, opened, runtime, stopping, out=out, resume=resume, new=new)
+        outcome, run = run_training(
+            resolved, opened, runtime, progress=interruptible(stopping), notify=console.note, warn=console.warn,
+            should_stop=lambda: bool(stopping), out=out, resume=resume, new=new,
+        )  # fmt: skip
         if runtime.leads:
             _finish(run, outcome, json_)
     if not outcome.finished:
         # The signal may have reached another process of this run only.
         raise typer.Exit(128 + (stopping[0] if stopping else signal.SIGTERM))
-
-
-def _run(
-    resolved: Resolved,
-    opened: Opened,
-    runtime: Runtime,
-    stopping: list[int],
-    *,
-    out: Path | None,
-    resume: Path | None,
-    new: bool,
-) -> tuple[Outcome, Run]:
-    """Choose the directory, pack the pictures, train; the leading process writes, the others follow."""
-    from sagan_cli.engine.jobs import label, machine_facts, open_job
-    from sagan_cli.engine.train import train
-    from sagan_cli.evaluation.scoring import Room
-    from sagan_cli.evaluation.tracking import open_tracker
-
-    chosen = find(resolved, out=out, resume=resume, new=new) if runtime.leads else None
-    if not runtime.leads:
-        runtime.barrier()  # the first process packs; the others find the pack
-    job = open_job(resolved.config, opened, interruptible(stopping), console.note)
-    if runtime.leads:
-        runtime.barrier()
-        # Only now, with pictures that can be trained on, is anything created.
-        chosen = chosen or create(label(resolved.config, opened), out)
-    run = Run(Path(runtime.tell(str(chosen.run.path) if chosen else None)))
-    with run.lock() if runtime.leads else nullcontext():
-        if chosen:
-            record_start(chosen, resolved, machine_facts(job, runtime))
-            _introduce(job, run, chosen.record, runtime)
-        tracker = open_tracker(job, Room(runtime, interruptible(stopping), console.note, console.warn))
-        try:
-            outcome = train(job, run, runtime, lambda: bool(stopping), tracker, console.warn)
-        except BaseException:
-            if runtime.leads:
-                run.update(status="failed")
-            raise
-        if runtime.leads:
-            run.update(status="finished" if outcome.finished else "interrupted", step=outcome.step)
-    return outcome, run
 
 
 def interruptible(stopping: list[int]) -> Callable[[str, int], AbstractContextManager[console.Tick]]:
@@ -197,26 +154,6 @@ def interruptible(stopping: list[int]) -> Callable[[str, int], AbstractContextMa
     return progress
 
 
-def _introduce(job: Job, run: Run, before: dict[str, Any] | None, runtime: Runtime) -> None:
-    """What is about to happen, in three lines."""
-    from sagan_cli.engine.anatomy import whereabouts
-
-    spec, pack, steps = job.spec, job.pack, job.config.train.steps
-    classes = f"{len(pack.class_names)} classes" if pack.class_names else "no classes"
-    console.note(f"data   {job.config.data.source}: {len(pack.images)} pictures, {classes}")
-    attention = whereabouts(job.config.model.arch, spec)
-    console.note(
-        f"model  {job.config.model.arch} {spec.height}x{spec.width}x{spec.channels}, width {spec.base_width}, "
-        f"attention at {attention}; {runtime.device}, {runtime.precision}"
-    )
-    done = before.get("step", 0) if before else 0
-    console.note(f"run    {run.path}: " + (f"resumed, {steps} steps in all" if before else f"new, {steps} steps"))
-    if before and before.get("data", {}).get("digest") != pack.digest:
-        console.warn("the pictures have changed since this run began; --new begins another run")
-    if before and done >= steps:
-        console.note(f"this run has its {steps} steps; --steps N goes on, --new begins another run")
-
-
 def _finish(run: Run, outcome: Outcome, json_: bool) -> None:
     if json_:
         console.emit_json({
@@ -231,23 +168,7 @@ def _finish(run: Run, outcome: Outcome, json_: bool) -> None:
         console.note(f"saved at step {outcome.step}; the same command goes on")
 
 
-def anchored(resolved: Resolved) -> Resolved:
-    """A path to pictures made absolute, so that the run can go on from any directory; names stay names."""
-    data = resolved.config.data
-    if data.source in registry.names("datasets"):
-        return resolved
-    anchored = replace(data, source=str(Path(data.source).expanduser().absolute()))
-    return replace(resolved, config=replace(resolved.config, data=anchored))
-
-
 def _require_interval(text: str) -> None:
     """Refuse an --eval-every that says nothing."""
     if text not in ("off", "auto") and not (text.isdigit() and int(text) > 0):
         raise UsageError(f"--eval-every {text}: a number of steps, auto or off")
-
-
-def preset_for(device: str) -> str:
-    """base on an accelerator, laptop on a CPU."""
-    from sagan_cli.engine.runtime import pick_device
-
-    return "laptop" if pick_device(device).type == "cpu" else "base"

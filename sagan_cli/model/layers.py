@@ -84,7 +84,8 @@ class SNConv2d(SpectralNormed):
 
     def _once(self, make: Make, dtype: torch.dtype) -> Tensor:
         if self._resampling is None or self._resampling.dtype != dtype:
-            self._resampling = make(self.weight.detach(), dtype)
+            with torch.inference_mode(False), torch.no_grad():  # a later forward pass may need its gradient by x
+                self._resampling = make(self.weight.detach(), dtype)
         return self._resampling
 
 

@@ -81,7 +81,8 @@ class SNConvTranspose2d(SpectralNormed):
         if self.u is not None:
             return swap_in_out_channels(self.bar(), product_type(x))
         if self._swapped is None or self._swapped.dtype != product_type(x):
-            self._swapped = swap_in_out_channels(self.weight.detach(), product_type(x))
+            with torch.inference_mode(False), torch.no_grad():
+                self._swapped = swap_in_out_channels(self.weight.detach(), product_type(x))
         return self._swapped
 
 

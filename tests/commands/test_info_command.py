@@ -266,7 +266,7 @@ def test_a_run_of_a_plugin_with_torch_s_spectral_norm(home: Path, tmp_path: Path
 def test_what_cannot_be_looked_at_is_said_in_a_line(home: Path, tmp_path: Path) -> None:
     assert "--list is about no run" in fails(2, "info", "--list", "run", cwd=home)
     assert "--list is about no run" in fails(2, "info", "--list", "--spectra", cwd=home)
-    assert "no such run or checkpoint" in fails(2, "info", "nowhere", cwd=home)
+    assert "no such file, run or checkpoint" in fails(2, "info", "nowhere", cwd=home)
     assert "no run under runs/" in fails(2, "info", cwd=tmp_path)
     copytree(home / "run", tmp_path / "run")
     file = tmp_path / "run/checkpoints/00000003/state.safetensors"

@@ -1,0 +1,144 @@
+"""The Python API behind `import sagan_cli`; the commands use the same functions. No torch at import."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sagan_cli import console, runs
+from sagan_cli.config.resolve import Resolved, resolve
+from sagan_cli.config.schema import SETTINGS
+from sagan_cli.errors import SaganError, UsageError, closest
+from sagan_cli.evaluation.metrics.table import parse_metrics
+from sagan_cli.evaluation.target import Request, evaluate_target
+from sagan_cli.plugins import registry
+
+
+def train(
+    data: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    preset: str = "auto",
+    system: str | None = None,
+    config: str | Path | None = None,
+    new: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> runs.Run:
+    """Train a GAN as `sagan train` does, and return its run; the same call again resumes it.
+
+    Args:
+        data: a folder of images, an archive, or the name of a dataset; default the embedded `quadrupeds`.
+        out: the run directory; default the next number under `runs/`.
+        preset, system, config, new: as the flags of `sagan train`.
+        quiet: no progress and no messages on stderr.
+        settings: any setting of `sagan train --help` by the name of its flag, for example `steps=2000, attn_at="16"`.
+
+    Raises:
+        sagan_cli.errors.SaganError: in one line; `UsageError` for a wrong setting, `DataError` for unusable images.
+    """
+    flags = {"data.source": None if data is None else str(data)}
+    keys = {setting.flag.replace("-", "_"): key for key, setting in SETTINGS.items()}
+    for name, value in settings.items():
+        if name not in keys:
+            raise UsageError(f"{name}: no such setting{closest(name, keys)}; see sagan train --help")
+        flags[keys[name]] = str(value) if isinstance(value, Path) else value
+    layers: dict[str, Any] = {
+        "flags": {key: value for key, value in flags.items() if value is not None}, "sets": [], "environ": os.environ,
+        "file": None if config is None else Path(config), "system": system,
+    }  # fmt: skip
+    resolved = resolve(**layers, preset=None if preset == "auto" else preset)
+    if preset == "auto":
+        resolved = resolve(**layers, preset=preset_for(resolved.config.train.device))
+
+    from sagan_cli.data.sources.opening import open_data
+    from sagan_cli.engine.runtime import open_runtime
+    from sagan_cli.engine.session import check_batch, run_training
+
+    registry.find("architectures", resolved.config.model.arch)
+    opened = open_data(resolved.config)
+    resolved = with_absolute_path(resolved)
+    console.set_quiet(quiet)
+    with open_runtime(resolved.config.train.device, resolved.config.train.precision, distributed=True) as runtime:
+        check_batch(resolved, runtime)
+        _, run = run_training(
+            resolved, opened, runtime, progress=console.progress, notify=console.note, warn=console.warn,
+            out=None if out is None else Path(out), new=new,
+        )  # fmt: skip
+    return run
+
+
+def evaluate(
+    target: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    metrics: str | Sequence[str] | None = None,
+    n: int | None = None,
+    knobs: Mapping[str, int] | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Score a generator or images as `sagan eval-fid` does, and return the score record.
+
+    Args:
+        target: a run, a checkpoint, an exported file or images; default the newest run.
+        data: the real images; default those that the run was trained on.
+        metrics: names, as a list or separated by commas; default those of the protocol.
+        n: number of images to generate.
+        knobs: parameters of metrics, for example `{"prc_neighbours": 5}`.
+        quiet: no progress and no messages on stderr.
+        options: `n_real`, `protocol`, `extractor`, `weights`, `per_class`, `split`, `fit`, `seed`, `truncation`, `raw`,
+            `batch`, `device`, `precision`, as the flags of `sagan eval-fid`.
+
+    Returns:
+        The record: `metric` and `value` of the first number, `values` and `intervals` of all, and what they depend on.
+
+    Raises:
+        sagan_cli.errors.SaganError: in one line.
+    """
+    unknown = set(options) - set(Request.__dataclass_fields__)
+    if unknown:
+        name = sorted(unknown)[0]
+        raise UsageError(
+            f"{name}: no such option{closest(name, Request.__dataclass_fields__)}; see sagan eval-fid --help"
+        )
+    if options.get("weights") is not None:
+        options["weights"] = Path(options["weights"])
+    named = metrics if isinstance(metrics, str) or metrics is None else ",".join(metrics)
+    request = Request(
+        None if target is None else str(target), None if data is None else str(data),
+        None if named is None else parse_metrics(named), n, knobs=knobs or {}, **options,
+    )  # fmt: skip
+    console.set_quiet(quiet)
+    record = evaluate_target(request, console.progress, console.note, console.warn)
+    if record is None:
+        raise SaganError("only the leading process has the score")
+    return record
+
+
+def open_run(path: str | Path | None = None) -> runs.Run:
+    """Open a run directory; None is the newest run under `runs/`.
+
+    Raises:
+        sagan_cli.errors.SaganError: there is none, or it is damaged.
+    """
+    return runs.newest() if path is None else runs.open_run(Path(path))
+
+
+def with_absolute_path(resolved: Resolved) -> Resolved:
+    """Make a path to images absolute, so that the run can be resumed from any directory; names stay names."""
+    data = resolved.config.data
+    if data.source in registry.names("datasets"):
+        return resolved
+    absolute = replace(data, source=str(Path(data.source).expanduser().absolute()))
+    return replace(resolved, config=replace(resolved.config, data=absolute))
+
+
+def preset_for(device: str) -> str:
+    """Return the automatic preset: `base` on an accelerator, `laptop` on a CPU."""
+    from sagan_cli.engine.runtime import pick_device
+
+    return "laptop" if pick_device(device).type == "cpu" else "base"
