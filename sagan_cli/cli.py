@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from sagan_cli import __version__, console
-from sagan_cli.commands import leaving
+from sagan_cli.commands import startup
 from sagan_cli.commands.startup import LazyCommand, QuickFlags
 from sagan_cli.errors import SaganError
 from sagan_cli.plugins import registry
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except OSError:
         code = _give_up_stdout()
     if argv is None:  # the process is ours, and not a caller's who goes on after SystemExit
-        leaving.now(code, [s for s in (sys.stdout, sys.stderr) if s is not None])
+        startup.exit_now(code, [s for s in (sys.stdout, sys.stderr) if s is not None])
     sys.exit(code)
 
 

@@ -11,10 +11,11 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, Protocol
 
+from sagan_cli import console
 from sagan_cli.errors import UsageError
 
 EVERY = 5.0
@@ -179,3 +180,12 @@ def _say(message: str) -> None:
     # Looked up anew each time: while a live display runs, sys.stderr prints above it.
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows, the first of which is the heading, as lines; all must be of one length."""
+    if not console.result_on_screen():
+        return "\n".join("\t".join(row) for row in rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)

@@ -16,8 +16,7 @@ from PIL import Image
 
 from parts import packing
 from sagan_cli.data.batches import Batches
-from sagan_cli.data.decode import decode_image
-from sagan_cli.data.fit import fit
+from sagan_cli.data.decode import decode_image, fit
 from sagan_cli.data.packing.pack import PackRequest, open_pack
 from sagan_cli.data.sources.folders import open_folder
 

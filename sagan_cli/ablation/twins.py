@@ -29,8 +29,7 @@ from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.geometry import default_attention
 from sagan_cli.objectives.objective import Objective
 from sagan_cli.ops.randomness import generator
-from sagan_cli.resume import create, find, record_start
-from sagan_cli.runs import Run
+from sagan_cli.runs import Run, find_run, new_run, record_start
 
 WARM, MEASURED = 2, 4
 """Steps that are taken before the clock starts, and steps that it times."""
@@ -125,7 +124,7 @@ def require_goes_on(resolved: Resolved, path: Path) -> None:
         UsageError: it holds something else, a run with other settings, or one that has gone further.
         SaganError: its run.json is damaged.
     """
-    if find(resolved, out=path, resume=None, new=False) is None:
+    if find_run(resolved, out=path, resume=None, new=False) is None:
         return
     done, steps = steps_done(Run(path)), resolved.config.train.steps
     if done > steps:
@@ -147,14 +146,14 @@ def train_twin(
         SaganError: the pictures are no longer those that it began with, or training diverged.
     """
     require_goes_on(resolved, path)
-    chosen = find(resolved, out=path, resume=None, new=False)
+    chosen = find_run(resolved, out=path, resume=None, new=False)
     before = (chosen.record if chosen else None) or {}
     if before and before.get("data", {}).get("digest") != job.pack.digest:
         raise SaganError(f"{path}: the pictures have changed since this run began; choose another --out")
     steps = resolved.config.train.steps
     if chosen and before.get("status") == "finished" and before.get("step") == steps == steps_done(chosen.run):
         return None
-    chosen = chosen or create("", path)
+    chosen = chosen or new_run("", path)
     run = chosen.run
     with run.lock():
         record_start(chosen, resolved, machine_facts(job, runtime))

@@ -29,8 +29,7 @@ def read_pictures(path: Path, most: int, spec: ModelSpec, how: str) -> tuple[NDA
     """
     import numpy as np
 
-    from sagan_cli.data.decode import decode_image
-    from sagan_cli.data.fit import fit
+    from sagan_cli.data.decode import decode_image, fit
     from sagan_cli.data.sources.folders import open_folder
 
     if not path.exists():
@@ -63,8 +62,8 @@ def read_pictures(path: Path, most: int, spec: ModelSpec, how: str) -> tuple[NDA
 
 def fit_of(checkpoint: Path, spec: ModelSpec) -> str:
     """How the run of a checkpoint fitted its pictures; `crop` where nobody can tell any more."""
-    from sagan_cli.data.sources.hints import hints_of
-    from sagan_cli.data.sources.lookup import open_source
+    from sagan_cli.data.packing.fingerprint import hints_of
+    from sagan_cli.data.sources.opening import open_source
 
     run = run_of(checkpoint)
     data: dict[str, Any] = run.read()["config"]["data"] if run else {}

@@ -16,8 +16,7 @@ from sagan_cli.ablation.plan import show_plan
 from sagan_cli.ablation.variants import parse_variants, require_maps
 from sagan_cli.ablation.write import write
 from sagan_cli.api import preset_for, with_absolute_path
-from sagan_cli.commands.signals import stop_signals
-from sagan_cli.commands.train import PRESET_HELP, SYSTEM_HELP, interruptible
+from sagan_cli.commands.train import PRESET_HELP, SYSTEM_HELP, interruptible, stop_signals
 from sagan_cli.config.legacy import effective
 from sagan_cli.config.resolve import Resolved, resolve
 from sagan_cli.config.schema import SETTINGS

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console
-from sagan_cli.commands.tables import table
 from sagan_cli.config.architectures import USUAL
 from sagan_cli.config.resolve import flatten
 from sagan_cli.config.systems import SYSTEMS, departures, named_in
+from sagan_cli.console import table
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation import records
 from sagan_cli.generators import find_checkpoint, run_of

@@ -70,7 +70,7 @@ def write(
     """
     import numpy as np
 
-    from sagan_cli.engine.pictures import encode, grid, write_npz, write_zip
+    from sagan_cli.engine.sample import encode, grid, write_npz, write_zip
 
     def files() -> Iterator[tuple[str, bytes]]:
         place = 0

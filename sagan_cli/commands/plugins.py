@@ -9,7 +9,7 @@ import typer
 
 from sagan_cli import console
 from sagan_cli.commands.startup import real_command
-from sagan_cli.commands.tables import table
+from sagan_cli.console import table
 from sagan_cli.contracts import API_VERSION
 from sagan_cli.errors import PluginError
 from sagan_cli.plugins import registry

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagan_cli import console
-from sagan_cli.commands import leaving
+from sagan_cli.commands import startup
 from sagan_cli.commands.outputs import FORMATS, kind_of, refuse_existing, refuse_files, write
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.generators import find_model, open_found
@@ -137,7 +137,7 @@ def sample(
         })  # fmt: skip
     elif out != "-":
         console.result(out)
-    leaving.quickly()
+    startup.exit_quickly()
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -13,23 +14,66 @@ import typer
 
 from sagan_cli import console, runs
 from sagan_cli.api import preset_for, with_absolute_path
-from sagan_cli.commands.plan import show_plan
-from sagan_cli.commands.settings import given, with_settings
-from sagan_cli.commands.signals import stop_signals
 from sagan_cli.config.presets import PRESETS
-from sagan_cli.config.resolve import flatten, resolve
+from sagan_cli.config.resolve import flatten, resolve, to_toml
+from sagan_cli.config.schedule import Schedule
+from sagan_cli.config.schema import SETTINGS, Setting
 from sagan_cli.config.systems import SYSTEMS
-from sagan_cli.config.toml import to_toml
 from sagan_cli.errors import UsageError
 from sagan_cli.plugins import registry
-from sagan_cli.resume import trainable
-from sagan_cli.runs import Run
+from sagan_cli.runs import Run, trainable
 
 if TYPE_CHECKING:
+    from sagan_cli.config.resolve import Resolved
+    from sagan_cli.data.sources.opening import Opened
+    from sagan_cli.engine.runtime import Runtime
     from sagan_cli.engine.train import Outcome
+
 
 PRESET_HELP = "Recipe to start from: " + ", ".join(PRESETS) + "; auto is base on a GPU and laptop without."
 SYSTEM_HELP = f"Published system to train, at the preset's scale: {', '.join(SYSTEMS)}; 'sagan info --list' tells more."
+
+
+PANELS = {"data": "Data", "model": "Model", "train": "Training", "run": "Run directory"}
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the `**settings` parameter of a command by one option per setting.
+
+    An option that was not given is None, so that the command knows what the user said from what stands by default.
+    """
+    own = inspect.signature(command, eval_str=True).parameters
+    extra = [_parameter(s) for s in SETTINGS.values()]
+    kept = [p for p in own.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    command.__signature__ = inspect.Signature([*kept, *extra])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in (*kept, *extra)}
+    return command
+
+
+def given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Parameter name -> value becomes key -> value, for the ones that were given."""
+    return {key: settings[_name(s)] for key, s in SETTINGS.items() if settings[_name(s)] is not None}
+
+
+def _name(s: Setting) -> str:
+    return s.flag.replace("-", "_")
+
+
+def _parameter(s: Setting) -> inspect.Parameter:
+    names = [f"--{s.flag}/--no-{s.flag}" if s.kind is bool and s.flag != "unconditional" else f"--{s.flag}"]
+    default = {True: "on", False: "off"}[s.default] if s.kind is bool else s.default
+    choices = s.choices or (tuple(registry.names(s.registered)) if s.registered else ())
+    text = f"{s.help} [{', '.join(choices)}]" if choices else s.help
+    option = typer.Option(
+        *names, metavar=s.metavar, help=f"{text} (default: {default})", show_default=False,
+        rich_help_panel=PANELS[s.key.split(".", 1)[0]],
+    )  # fmt: skip
+    return inspect.Parameter(
+        _name(s),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[(str if s.kind is Schedule else s.kind) | None, option],
+    )
 
 
 @with_settings
@@ -172,3 +216,68 @@ def _require_interval(text: str) -> None:
     """Refuse an --eval-every that says nothing."""
     if text not in ("off", "auto") and not (text.isdigit() and int(text) > 0):
         raise UsageError(f"--eval-every {text}: a number of steps, auto or off")
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that receives SIGINT or SIGTERM; the loop ends after its step; a second one ends the process."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        console.note("stopping: finishing this step and saving (again to stop at once)")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool) -> None:
+    """The plan on stdout, as text or JSON."""
+    from sagan_cli.engine import anatomy
+    from sagan_cli.engine import anatomy as cost
+    from sagan_cli.engine.jobs import preview_spec
+
+    config = resolved.config
+    spec = preview_spec(config, opened)
+    at_once = config.train.batch // runtime.world // config.train.accumulate
+    price = cost.count(config.model.arch, spec, at_once, runtime.precision)
+    pictures = len(opened.dataset)
+    facts = {
+        "data": config.data.source,
+        "pictures": pictures,
+        "classes": list(opened.dataset.class_names),
+        "arch": config.model.arch,
+        "height": spec.height,
+        "width": spec.width,
+        "channels": spec.channels,
+        "attn_at": list(spec.attn_at),
+        "g_parameters": price.g_parameters,
+        "d_parameters": price.d_parameters,
+        "weights_mib": round(price.weights_mib, 1),
+        "activations_mib": round(price.activations_mib, 1),
+        "device": str(runtime.device),
+        "precision": runtime.precision,
+        "steps": config.train.steps,
+        "batch": config.train.batch,
+        "passes": round(config.train.steps * config.train.d_steps * config.train.batch / max(pictures, 1), 2),
+    }
+    if json_:
+        console.emit_json(facts)
+        return
+    attention = anatomy.whereabouts(config.model.arch, spec)
+    classes = f"{len(opened.dataset.class_names)} classes" if opened.dataset.class_names else "no classes"
+    console.result(
+        f"data         {config.data.source}: {pictures} pictures, {classes}\n"
+        f"pictures     {spec.height}x{spec.width}x{spec.channels}, attention at {attention}\n"
+        f"parameters   G {price.g_parameters:,}  D {price.d_parameters:,}\n"
+        f"memory       {price.weights_mib:,.0f} MiB weights and optimiser, "
+        f"about {price.activations_mib:,.0f} MiB activations\n"
+        f"training     {config.train.steps:,} steps of {config.train.batch} pictures on {runtime.device} in "
+        f"{runtime.precision}: {facts['passes']} passes over the data\n"
+    )
+    console.result(to_toml(resolved).rstrip("\n"))

@@ -15,8 +15,8 @@ from sagan_cli.config.architectures import AUTO
 from sagan_cli.config.schema import Config
 from sagan_cli.contracts import Dataset, ModelSpec
 from sagan_cli.data.packing.build import guess_channels
+from sagan_cli.data.packing.fingerprint import hints_of
 from sagan_cli.data.packing.pack import Pack, PackRequest, cache_dir, open_pack, require_batch
-from sagan_cli.data.sources.hints import hints_of
 from sagan_cli.data.sources.opening import Opened
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import PluginError

@@ -19,8 +19,7 @@ from sagan_cli.engine.train import Outcome, train
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation.scoring import Room
 from sagan_cli.evaluation.tracking import open_tracker
-from sagan_cli.resume import Chosen, create, find, record_start
-from sagan_cli.runs import Run
+from sagan_cli.runs import Chosen, Run, find_run, new_run, record_start
 
 
 def check_batch(resolved: Resolved, runtime: Runtime) -> None:
@@ -60,14 +59,14 @@ def run_training(
     Raises:
         UsageError, DataError, SaganError: with one line that names the flag or file.
     """
-    chosen = find(resolved, out=out, resume=resume, new=new) if runtime.leads else None
+    chosen = find_run(resolved, out=out, resume=resume, new=new) if runtime.leads else None
     if not runtime.leads:
         runtime.barrier()  # the first process packs; the others find the pack
     job = open_job(resolved.config, opened, progress, notify)
     if runtime.leads:
         runtime.barrier()
         # Only now, with images that can be trained on, is anything created.
-        chosen = chosen or create(label(resolved.config, opened), out)
+        chosen = chosen or new_run(label(resolved.config, opened), out)
     run = Run(Path(runtime.tell(str(chosen.run.path) if chosen else None)))
     with run.lock() if runtime.leads else nullcontext():
         if chosen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from sagan_cli.contracts import ModelSpec, RunInfo
+from sagan_cli.contracts import Logger, ModelSpec, RunInfo
 from sagan_cli.data.batches import Batches
 from sagan_cli.engine import checkpoint
 from sagan_cli.engine.activation_checkpointing import recompute_blocks
 from sagan_cli.engine.iteration import check_slices, iteration
 from sagan_cli.engine.jobs import Job
 from sagan_cli.engine.networks import Schedules, attention_gammas, create
-from sagan_cli.engine.pictures import encode, grid
 from sagan_cli.engine.runtime import Runtime, peak_memory_mib
-from sagan_cli.engine.sample import Request, pictures
+from sagan_cli.engine.sample import Request, encode, grid, pictures
 from sagan_cli.engine.step_inputs import Statistics, StepInputs
 from sagan_cli.errors import SaganError
 from sagan_cli.evaluation.tracking import Tracker, better
 from sagan_cli.files import write_atomic
-from sagan_cli.loggers.events import Events, open_events
 from sagan_cli.objectives.objective import Objective
+from sagan_cli.plugins import registry
 from sagan_cli.runs import Run
 
 SETTLE_IMAGES = 1024
@@ -220,3 +219,52 @@ def _last(run: Run) -> Path | str:
 def _diverged(losses: dict[str, float], step: int) -> str:
     bad = ", ".join(f"{k} is {v}" for k, v in losses.items() if not math.isfinite(v))
     return f"training diverged at step {step}: {bad}"
+
+
+ALWAYS = ("progress", "jsonl")
+"""Loggers of every run."""
+
+
+class Events:
+    """Sends each event to all loggers: `events.grid(step, path)` calls `grid(step, path)` of each.
+
+    A plugin's logger that raises is dropped with one warning; an error of a built-in one ends training.
+    """
+
+    def __init__(self, loggers: Iterable[tuple[str, Logger, bool]], warn: Callable[[str], None]) -> None:
+        """Take loggers as (name, logger, whether it is built in)."""
+        self._loggers, self._warn = list(loggers), warn
+
+    def send(self, event: str, *values: Any) -> None:
+        """Call the method `event` of every logger."""
+        for entry in list(self._loggers):
+            name, logger, builtin = entry
+            try:
+                getattr(logger, event)(*values)
+            except Exception as e:
+                if builtin:
+                    raise
+                self._loggers.remove(entry)
+                self._warn(f"--logger {name}: {type(e).__name__}: {e}; training continues without it")
+
+
+def open_events(names: str, run: RunInfo, warn: Callable[[str], None], *, leads: bool = True) -> Events:
+    """Create the loggers of a run: the usual ones and those of `--logger`; none on processes that do not lead.
+
+    Raises:
+        UsageError: an unknown name.
+        PluginError: a plugin's logger that cannot be created.
+    """
+    chosen = dict.fromkeys((*ALWAYS, *(n.strip() for n in names.split(",") if n.strip()))) if leads else {}
+    loggers = []
+    for name in chosen:
+        entry = registry.find("loggers", name)
+        try:
+            loggers.append((name, registry.load_entry(entry)(run), entry.builtin))
+        except SaganError:
+            raise
+        except Exception as e:
+            if entry.builtin:
+                raise
+            raise registry.failure(entry, e) from e
+    return Events(loggers, warn)

@@ -56,7 +56,7 @@ def data_settings(base: DataConfig, source: str | None, split: str, fit: str | N
 
 def require_parts(source: str, split: str | None) -> None:
     """Refuse a --split of pictures that have no parts."""
-    from sagan_cli.data.sources.lookup import has_parts
+    from sagan_cli.data.sources.opening import has_parts
 
     if split is not None and not has_parts(source):
         raise UsageError(f"--split {split}: {source} has no parts; name the other folder itself with --data")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sagan_cli.config.schema import DataConfig
 from sagan_cli.data.packing.pack import Pack, PackRequest
-from sagan_cli.data.sources import lookup as sources
+from sagan_cli.data.sources import opening as sources
 from sagan_cli.engine.jobs import Progress, packed
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation.images.pictures import open_pictures, read_statistics

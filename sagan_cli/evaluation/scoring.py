@@ -14,7 +14,7 @@ import torch
 
 from sagan_cli import __version__
 from sagan_cli.config.schema import DataConfig
-from sagan_cli.data.packing.cache import cache_dir
+from sagan_cli.data.packing.pack import cache_dir
 from sagan_cli.engine import sample
 from sagan_cli.engine.jobs import Progress
 from sagan_cli.engine.runtime import Runtime

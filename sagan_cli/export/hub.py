@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from sagan_cli.engine import pictures, sample
+from sagan_cli.engine import sample
+from sagan_cli.engine import sample as pictures
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.export import single_file

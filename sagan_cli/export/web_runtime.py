@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sagan_cli.data.packing.cache import cache_dir
+from sagan_cli.data.packing.pack import cache_dir
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.files import write_atomic, write_directory
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sagan_cli.importing import norms, spectral
-from sagan_cli.importing.converted import Converted
-from sagan_cli.importing.foreign import Foreign
+from sagan_cli.importing.foreign import Converted, Foreign
 from sagan_cli.importing.norms import Norm
 from sagan_cli.importing.resnet import Layout, Naming, convert
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import CheckpointError
 
 
@@ -81,3 +83,13 @@ class Foreign:
         if name not in self._tensors:
             raise CheckpointError(f"{self.path}: no tensor '{name}', which the generator of {self.title} has")
         return self._tensors[name]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A generator of ours that is, in evaluation, the same function as a foreign one."""
+
+    arch: str
+    spec: ModelSpec
+    state: dict[str, Tensor]
+    """The generator's state dict, in any floating-point type."""

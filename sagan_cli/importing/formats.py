@@ -6,8 +6,7 @@ from types import ModuleType
 
 from sagan_cli.errors import CheckpointError, UsageError, closest
 from sagan_cli.importing import biggan, heykeetae, studiogan, voletiv
-from sagan_cli.importing.converted import Converted
-from sagan_cli.importing.foreign import Foreign
+from sagan_cli.importing.foreign import Converted, Foreign
 from sagan_cli.importing.naming import AUTO, FORMATS
 from sagan_cli.importing.reading import Loaded
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.importing import norms, spectral
-from sagan_cli.importing.converted import Converted
-from sagan_cli.importing.foreign import Foreign
+from sagan_cli.importing.foreign import Converted, Foreign
 
 NAME, TITLE = "heykeetae", "heykeetae's Self-Attention-GAN"
 SIGNATURE = ("l1.0.module.weight_bar", "l1.1.running_mean", "last.0.weight")

@@ -17,8 +17,7 @@ from torch import Tensor
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import MIN_STAGES, geometry
 from sagan_cli.importing import folding, norms, spectral
-from sagan_cli.importing.converted import Converted
-from sagan_cli.importing.foreign import Foreign
+from sagan_cli.importing.foreign import Converted, Foreign
 from sagan_cli.importing.norms import Norm
 from sagan_cli.importing.spectral import Normed
 from sagan_cli.model.sagan import MAX_MULTIPLIER

@@ -7,8 +7,7 @@ Its norms' tables hold gain and bias side by side; the convolutions of its atten
 from __future__ import annotations
 
 from sagan_cli.importing import norms, spectral
-from sagan_cli.importing.converted import Converted
-from sagan_cli.importing.foreign import Foreign
+from sagan_cli.importing.foreign import Converted, Foreign
 from sagan_cli.importing.norms import Norm
 from sagan_cli.importing.resnet import Layout, Naming, convert
 

@@ -22,7 +22,7 @@ from sagan_cli.engine import networks
 from sagan_cli.engine.checkpoint import FACTS, FORMAT, MODEL
 from sagan_cli.errors import CheckpointError, UsageError
 from sagan_cli.files import write_directory
-from sagan_cli.importing.converted import Converted
+from sagan_cli.importing.foreign import Converted
 from sagan_cli.importing.naming import FORMATS, IMPORTED, UNKNOWN
 from sagan_cli.importing.reading import Loaded
 from sagan_cli.plugins import registry

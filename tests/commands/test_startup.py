@@ -36,7 +36,7 @@ finally:
 """
 AT_THE_END = """
 import atexit, pathlib, sys, threading, time
-from sagan_cli.commands import leaving
+from sagan_cli.commands import startup
 
 class Held:
     def __del__(self, write=pathlib.Path("torn-down").touch):
@@ -46,7 +46,7 @@ held = Held()
 atexit.register(pathlib.Path("at-exit").touch)
 {first}
 print("result")
-leaving.now(3, [sys.stdout])
+startup.exit_now(3, [sys.stdout])
 sys.exit(4)
 """
 
@@ -138,7 +138,7 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
     done = call(code="import sys; from sagan_cli.cli import run; run(['--help']); print(*sys.modules, file=sys.stderr)")
     assert "Commands:" in done.stdout
     found = {name for name in done.stderr.split() if name.startswith("sagan_cli.commands.")}
-    assert found == {"sagan_cli.commands.startup", "sagan_cli.commands.leaving"}
+    assert found == {"sagan_cli.commands.startup"}
 
 
 @pytest.mark.parametrize("bounds", [{}, {"min": 2, "max": 9}])
@@ -202,10 +202,10 @@ def test_what_cannot_be_told_is_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("first", "code", "torn_down"),
     [
-        ("leaving.quickly()", 3, False),
+        ("startup.exit_quickly()", 3, False),
         ("", 4, True),  # nobody said it
-        ("leaving.quickly(); sys.setprofile(lambda *a: None); atexit.register(sys.setprofile, None)", 4, True),
-        ("leaving.quickly(); threading.Thread(target=time.sleep, args=(0.2,)).start()", 4, True),
+        ("startup.exit_quickly(); sys.setprofile(lambda *a: None); atexit.register(sys.setprofile, None)", 4, True),
+        ("startup.exit_quickly(); threading.Thread(target=time.sleep, args=(0.2,)).start()", 4, True),
     ],
 )
 def test_leaving_does_what_was_registered_and_leaves_out_the_rest(
@@ -229,7 +229,7 @@ def test_sample_as_a_program_leaves_quickly_with_its_work_done(home: Path, tmp_p
 
 def test_a_program_that_calls_with_arguments_goes_on() -> None:
     code = (
-        "import sys; from sagan_cli import cli; from sagan_cli.commands import leaving; leaving.quickly()\n"
+        "import sys; from sagan_cli import cli; from sagan_cli.commands import startup; startup.exit_quickly()\n"
         "try: cli.main(['no-such-command'])\nexcept SystemExit as e: print('goes on after', e.code)\n"
         "sys.argv = ['sagan', 'nor-this']; cli.main(); print('not reached')"
     )

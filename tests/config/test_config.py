@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from sagan_cli.config.presets import PRESETS
-from sagan_cli.config.resolve import Resolved, flatten, frozen_for_resume, resolve, same_run
+from sagan_cli.config.resolve import Resolved, flatten, frozen_for_resume, resolve, same_run, to_toml
 from sagan_cli.config.schema import SETTINGS, Config
-from sagan_cli.config.toml import to_toml
 from sagan_cli.errors import UsageError
 
 

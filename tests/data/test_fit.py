@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from support import image_files as make
 
-from sagan_cli.data.fit import fit, is_gray
+from sagan_cli.data.decode import fit, is_gray
 
 
 def test_a_picture_of_the_right_size_is_not_touched() -> None:

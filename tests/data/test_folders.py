@@ -14,8 +14,7 @@ import pytest
 from support import image_files as make
 
 from sagan_cli.data.sources.archives import MAX_ENTRY, open_zip
-from sagan_cli.data.sources.folders import FolderDataset, open_folder
-from sagan_cli.data.sources.listing import arrange
+from sagan_cli.data.sources.folders import FolderDataset, arrange, open_folder
 from sagan_cli.errors import BadImage, DataError
 
 

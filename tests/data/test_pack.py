@@ -15,8 +15,7 @@ from support import image_files as make
 from support.image_files import Drawn, Told, pack
 
 from sagan_cli.data.packing import pack as pack_module
-from sagan_cli.data.packing.cache import cache_dir
-from sagan_cli.data.packing.pack import PackRequest, open_pack, require_batch
+from sagan_cli.data.packing.pack import PackRequest, cache_dir, open_pack, require_batch
 from sagan_cli.data.sources.folders import FolderDataset, open_folder
 from sagan_cli.errors import DataError, PluginError, SaganError, UsageError
 

@@ -18,7 +18,7 @@ from sagan_cli.data.sources import torchvision_sets
 from sagan_cli.data.sources.archives import ZipDataset
 from sagan_cli.data.sources.folders import FolderDataset
 from sagan_cli.data.sources.idx import FASHION, IdxDataset
-from sagan_cli.data.sources.lookup import Unlabelled, native_size, open_source
+from sagan_cli.data.sources.opening import Unlabelled, native_size, open_source
 from sagan_cli.errors import DataError, SaganError, UsageError
 from sagan_cli.plugins import registry
 
@@ -231,7 +231,7 @@ def test_a_failed_download_is_one_line_and_prints_no_result(
 def test_data_imports_no_torch() -> None:
     code = (
         "import sys, sagan_cli.data.packing.pack\n"
-        "from sagan_cli.data.sources import lookup, torchvision_sets\n"
+        "from sagan_cli.data.sources import opening, torchvision_sets\n"
         "sys.exit(any(name.split('.')[0] in ('torch', 'torchvision') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

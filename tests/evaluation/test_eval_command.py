@@ -87,7 +87,7 @@ def test_the_second_time_touches_no_real_picture_and_agrees_to_the_bit(
 
 
 def cache() -> str:
-    from sagan_cli.data.packing.cache import cache_dir
+    from sagan_cli.data.packing.pack import cache_dir
 
     return str(cache_dir())
 

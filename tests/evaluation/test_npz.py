@@ -18,7 +18,7 @@ import pytest
 from support import image_files as make
 from support.scored_images import opened, refused, together
 
-from sagan_cli.engine.pictures import write_npz
+from sagan_cli.engine.sample import write_npz
 from sagan_cli.errors import DataError, SaganError, UsageError
 from sagan_cli.evaluation.images.npz import Npz
 from sagan_cli.evaluation.images.statistics import read_statistics

@@ -15,7 +15,8 @@ from support.cli import TINY, ok
 from support.idx_files import idx_folder
 
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.engine import pictures, sample
+from sagan_cli.engine import sample
+from sagan_cli.engine import sample as pictures
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.export import draw
 from sagan_cli.export.onnx import write_onnx

@@ -13,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sagan_cli.contracts import Dataset
-from sagan_cli.data.fit import FITS
-from sagan_cli.data.packing.build import Built, build
-from sagan_cli.data.packing.cache import cache_dir as cache_dir
-from sagan_cli.data.packing.cache import check_room, ready
-from sagan_cli.data.packing.fingerprint import Fingerprinted, Glance
-from sagan_cli.data.packing.reading import name_of
-from sagan_cli.data.sources.hints import hints_of
+from sagan_cli.data.decode import FITS
+from sagan_cli.data.packing.build import Built, build, name_of
+from sagan_cli.data.packing.fingerprint import Fingerprinted, Glance, hints_of
 from sagan_cli.errors import DataError, SaganError, UsageError
-from sagan_cli.files import discard, sweep, write_atomic, write_directory
+from sagan_cli.files import discard, sweep, unwritable, write_atomic, write_directory
 
 FORMAT = 1
 """Part of every key: raise it when pictures come out differently, and no old pack is read again."""
@@ -49,7 +47,7 @@ class PackRequest:
     channels: int | None = None
     """1, 3 or 4; None is 1 if no picture has a colour, else 3."""
     fit: str = "auto"
-    """"crop", "pad" or "stretch" (see `sagan_cli.data.fit`); "auto": "pad" for the MNIST family, "crop" for others."""
+    """"crop", "pad" or "stretch"; "auto" is "pad" for the MNIST family and "crop" for others."""
 
 
 @dataclass(frozen=True)
@@ -248,3 +246,42 @@ def _judge(pack: Pack, max_bad: float, notify: Callable[[str], None]) -> None:
         if count == 0:
             raise DataError(f"no picture of class '{name}' can be read (see {pack.manifest}): mend or remove the class")
     notify(f"skipped {fact}; all are listed in {pack.manifest}")
+
+
+def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """SAGAN_CACHE, else XDG_CACHE_HOME/sagan, else ~/.cache/sagan; empty values count as absent."""
+    env = os.environ if environ is None else environ
+    if own := env.get("SAGAN_CACHE"):
+        return Path(own).expanduser()
+    shared = env.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "sagan"
+
+
+def ready(cache: Path) -> Path:
+    """The cache directory, made where it does not exist.
+
+    Raises:
+        SaganError: it cannot be made; the message names SAGAN_CACHE.
+    """
+    try:
+        for name in ("packs", "fingerprints"):
+            (cache / name).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise unwritable(cache, e.strerror or str(e)) from e
+    return cache
+
+
+def check_room(packs: Path, needed: int) -> None:
+    """Refuse before the first picture what would fail after the last.
+
+    Raises:
+        SaganError: the directory cannot be written, or its disk lacks `needed` bytes.
+    """
+    if not os.access(packs, os.W_OK):
+        raise unwritable(packs, "permission denied")
+    free = shutil.disk_usage(packs).free
+    if needed > free:
+        raise SaganError(
+            f"{packs}: packing needs {needed / 1e9:.1f} GB where {free / 1e9:.1f} GB are free: "
+            "make room, or set SAGAN_CACHE to a folder on another disk"
+        )

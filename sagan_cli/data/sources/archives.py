@@ -14,7 +14,7 @@ from PIL import Image
 
 from sagan_cli.data.decode import Pixels, decode_image
 from sagan_cli.data.packing.fingerprint import FileBacked
-from sagan_cli.data.sources.listing import Listing, arrange, is_hidden, printable
+from sagan_cli.data.sources.folders import Listing, arrange, is_hidden, printable
 from sagan_cli.errors import BadImage, DataError
 
 MAX_ENTRY = 256 << 20

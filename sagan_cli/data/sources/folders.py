@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
-from sagan_cli.data.decode import Pixels, decode_image
+from sagan_cli.data.decode import Pixels, decode_image, is_picture
 from sagan_cli.data.packing.fingerprint import FileBacked
-from sagan_cli.data.sources.listing import Listing, arrange, is_hidden, printable
 from sagan_cli.errors import DataError
 
 
@@ -72,3 +73,138 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]] = frozens
             # A broken link counts as a picture that cannot be read. Pipes and devices would block: left out.
             elif entry.is_file() or entry.is_symlink():
                 yield prefix + entry.name
+
+
+_IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})
+"""Left behind by other systems' file managers, in lower case."""
+
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation"})
+"""Folder names that divide a data set into parts rather than classes, in lower case."""
+
+_SHOWN = 4
+"""Names given as examples in a message."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Pictures by name in a fixed order, with their labels; `class_names` is empty where there are no classes."""
+
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What lies directly in one folder: how many pictures, and which sub-folders hold some at any depth."""
+
+    path: PurePosixPath
+    direct: int
+    subs: tuple[str, ...]
+
+
+def is_hidden(part: str) -> bool:
+    """Whether a file or folder of this name is nobody's picture and nobody's class."""
+    return part.startswith(".") or part.lower() in _IGNORED
+
+
+def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing:
+    """Pictures and classes among file names relative to a root, parts joined by "/".
+
+    Pictures directly in the root are a data set without classes. Pictures in two or more folders are one class per
+    folder, at any depth below it, labelled in the order of the sorted folder names. `unconditional` takes every
+    picture at any depth and no class. `where` is the root as the user wrote it.
+
+    Raises:
+        DataError: no pictures; one class only; classes a level deeper; pictures beside class folders.
+    """
+    ours: list[str] = []
+    others: list[str] = []
+    for name in files:
+        if not any(is_hidden(part) for part in name.split("/")):
+            (ours if is_picture(name) else others).append(name)
+    names = sorted(ours)
+    if not names:
+        raise DataError(_nothing(where, sorted(others)))
+    if unconditional:
+        return Listing(tuple(names), (0,) * len(names), ())
+    tree = _tree(names)
+    root = tree[PurePosixPath()]
+    if not root.subs:
+        return Listing(tuple(names), (0,) * len(names), ())
+    if root.direct:
+        raise DataError(
+            f"--data {where}: {_count(root.direct, 'picture')} beside {_count(len(root.subs), 'folder')} of pictures "
+            f"({_some(root.subs)}): move the loose ones into a class folder or out of here, or pass --unconditional "
+            "to take all of them without classes"
+        )
+    _check_depth(tree, where)
+    label = {name: i for i, name in enumerate(root.subs)}
+    return Listing(tuple(names), tuple(label[n.split("/", 1)[0]] for n in names), tuple(map(printable, root.subs)))
+
+
+def printable(name: str) -> str:
+    """A file name as text that can be written anywhere: bytes that are not UTF-8 become replacement characters."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _check_depth(tree: Mapping[PurePosixPath, _Folder], where: str) -> None:
+    """Refuse a root whose folders are not its classes, naming the one that was probably meant."""
+    root = tree[PurePosixPath()]
+    folders = [tree[PurePosixPath(sub)] for sub in root.subs]
+    if len(folders) == 1:
+        inner = folders[0]
+        while not inner.direct and len(inner.subs) == 1:
+            inner = tree[inner.path / inner.subs[0]]
+        if inner.subs and not inner.direct:
+            raise DataError(
+                f"--data {where}: the class folders ({_some(inner.subs)}) lie deeper, in {inner.path}: "
+                f"pass --data {_join(where, inner.path)}"
+            )
+        raise DataError(
+            f"--data {where}: one class folder only, '{inner.path}': pass --unconditional, "
+            f"or --data {_join(where, inner.path)}"
+        )
+    # Splits of any content, or folders that repeat the same sub-folders, do not hold one class each.
+    splits = all(f.path.name.lower() in _SPLITS for f in folders)
+    repeated = not any(f.direct for f in folders) and len({f.subs for f in folders}) == 1 and len(folders[0].subs) > 1
+    if splits or repeated:
+        within = f", each with {_some(folders[0].subs)}" if folders[0].subs else ""
+        best = next((f for f in folders if f.path.name.lower().startswith("train")), folders[0])
+        raise DataError(
+            f"--data {where}: its folders ({_some(root.subs)}) are parts of the data set and not classes{within}: "
+            f"pass --data {_join(where, best.path)}, or --unconditional to take all of them without classes"
+        )
+
+
+def _tree(names: Iterable[str]) -> dict[PurePosixPath, _Folder]:
+    """Every folder that holds pictures at any depth, the root included."""
+    # Strings first: a path object for each of a million pictures would take seconds.
+    direct = {PurePosixPath(f): n for f, n in Counter(name.rpartition("/")[0] for name in names).items()}
+    subs: dict[PurePosixPath, set[str]] = {PurePosixPath(): set()}
+    for folder in direct:
+        for path in (folder, *folder.parents):
+            subs.setdefault(path, set())
+            if path.name:
+                subs.setdefault(path.parent, set()).add(path.name)
+    return {path: _Folder(path, direct.get(path, 0), tuple(sorted(below))) for path, below in subs.items()}
+
+
+def _nothing(where: str, others: Sequence[str]) -> str:
+    if not others:
+        return f"--data {where}: empty: put pictures or folders of pictures there"
+    archive = next((name for name in others if name.lower().endswith(".zip")), None)
+    out = f"pass --data {_join(where, archive)}" if archive else "put .png, .jpg or .webp pictures there"
+    return f"--data {where}: no pictures, only {_count(len(others), 'other file')} ({_some(others)}): {out}"
+
+
+def _join(where: str, inner: PurePosixPath | str) -> str:
+    return f"{where.rstrip('/')}/{inner}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sagan_cli.config.schema import Config
 from sagan_cli.contracts import Dataset
-from sagan_cli.data.sources import lookup as sources
+from sagan_cli.data.decode import Pixels, is_picture
+from sagan_cli.data.packing.fingerprint import Glance, hints_of
+from sagan_cli.data.sources import opening as sources
+from sagan_cli.data.sources.archives import open_zip
+from sagan_cli.data.sources.folders import open_folder
+from sagan_cli.data.sources.idx import idx_side, is_idx_folder, open_idx
+from sagan_cli.errors import UsageError, closest
 from sagan_cli.geometry import Shape, parse_shape
 
 
@@ -37,3 +46,147 @@ def open_data(config: Config, *, download: bool = False) -> Opened:
         unconditional=data.unconditional, download=download,
     )  # fmt: skip
     return Opened(dataset, form)
+
+
+_ACCEPTED = "a folder of pictures, of class folders or of IDX files, or a .zip"
+
+
+def open_source(
+    data: str,
+    *,
+    data_root: Path,
+    split: str,
+    height: int,
+    width: int,
+    unconditional: bool,
+    download: bool = False,
+) -> Dataset:
+    """The data set that `data` names.
+
+    A registered name is that data set even where a folder is called the same; write `./name` for the folder. A path
+    into an archive (`set.zip/train`) is the folder inside it.
+
+    Raises:
+        UsageError: neither a path nor a name.
+        DataError: it is there and cannot be trained on.
+    """
+    path = _path(data)
+    if path is None:
+        return _named(data, data_root, split, height, width, unconditional, download)
+    if download:
+        raise UsageError(f"--download fetches named data sets, and --data {data} is a path: leave one of them out")
+    archive, inner = _split_archive(path)
+    if archive is not None:
+        return open_zip(archive, inner, where=data, unconditional=unconditional)
+    if path.is_dir():
+        if is_idx_folder(path):
+            return open_idx(path, split=split, height=height, width=width, where=data, unconditional=unconditional)
+        return open_folder(path, where=data, unconditional=unconditional)
+    if is_picture(path.name):
+        raise UsageError(f"--data {data}: one picture only: pass the folder that holds it")
+    raise UsageError(f"--data {data}: neither a folder nor a .zip: pass {_ACCEPTED}")
+
+
+def has_parts(data: str) -> bool:
+    """Whether `--split` chooses between parts of it: a registered name or a folder of IDX files, and no other path."""
+    path = _path(data)
+    return path is None or (path.is_dir() and is_idx_folder(path))
+
+
+def native_size(data: str, data_root: Path, split: str) -> tuple[int, int] | None:
+    """Height and width that `--size` defaults to for this data set; None where it has no say (folders, archives).
+
+    Raises:
+        UsageError, DataError: as `open_source`.
+    """
+    path = _path(data)
+    if path is not None:
+        side = idx_side(path, split) if path.is_dir() and is_idx_folder(path) else None
+        return None if side is None else (side, side)
+    from sagan_cli.plugins import registry
+
+    size = getattr(registry.load("datasets", data), "native_size", None)
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+class Unlabelled:
+    """Another data set without its classes."""
+
+    class_names: Sequence[str] = ()
+
+    def __init__(self, inner: Dataset) -> None:
+        self.inner, self.hints = inner, hints_of(inner)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def fingerprint(self) -> str:
+        return f"unlabelled {self.inner.fingerprint()}"
+
+    def glance(self) -> Glance | None:
+        look = getattr(self.inner, "glance", None)
+        seen: Glance | None = look() if look else None
+        return seen and Glance(f"unlabelled {seen.key}", seen.newest)
+
+    def name_of(self, index: int) -> str:
+        """The inner data set's name for it."""
+        named = getattr(self.inner, "name_of", None)
+        return named(index) if named else f"picture {index}"
+
+    def read(self, index: int) -> tuple[Pixels, int]:
+        return self.inner.read(index)[0], 0
+
+
+def _path(data: str) -> Path | None:
+    """`data` as an existing path, or None where it is a registered name.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from sagan_cli.plugins import registry
+
+    path = Path(data).expanduser()
+    if "/" in data or "\\" in data or data in (".", "..") or data.startswith("~"):
+        if path.exists() or _split_archive(path)[0] is not None:
+            return path
+        raise UsageError(f"--data {data}: no such file or folder{_beside(path)}")
+    names = registry.names("datasets")
+    if data in names:
+        return None
+    if data and path.exists():
+        return path
+    raise UsageError(
+        f"--data {data}: no such path and no such data set{closest(data, names)}: "
+        f"pass {_ACCEPTED}, or one of {', '.join(sorted(names))}"
+    )
+
+
+def _beside(path: Path) -> str:
+    parent = path.parent
+    return closest(path.name, [p.name for p in parent.iterdir()]) if parent.is_dir() else ""
+
+
+def _split_archive(path: Path) -> tuple[Path | None, str]:
+    """(archive, folder inside it) where `path` is a .zip file or runs through one."""
+    for candidate in (path, *path.parents):
+        if candidate.is_file():
+            if candidate.suffix.lower() == ".zip" or (candidate == path and zipfile.is_zipfile(candidate)):
+                return candidate, path.relative_to(candidate).as_posix().removeprefix(".")
+            break
+    return None, ""
+
+
+def _named(name: str, root: Path, split: str, height: int, width: int, unconditional: bool, download: bool) -> Dataset:
+    from sagan_cli.plugins import registry
+
+    factory = registry.load("datasets", name)
+    more: dict[str, Any] = {}
+    if download:
+        if not getattr(factory, "can_download", False):
+            raise UsageError(f"--download: the data set '{name}' has nothing to download: leave the flag out")
+        more["download"] = True
+    dataset: Dataset = factory(root, split=split, height=height, width=width, **more)
+    return Unlabelled(dataset) if unconditional and dataset.class_names else dataset

@@ -18,11 +18,9 @@ import numpy as np
 
 from sagan_cli.contracts import Dataset
 from sagan_cli.data.decode import Pixels
-from sagan_cli.data.packing.fingerprint import FileBacked
-from sagan_cli.data.sources.folders import FolderDataset
-from sagan_cli.data.sources.hints import Hints
+from sagan_cli.data.packing.fingerprint import FileBacked, Hints
+from sagan_cli.data.sources.folders import FolderDataset, Listing
 from sagan_cli.data.sources.idx import is_idx_folder, open_idx
-from sagan_cli.data.sources.listing import Listing
 from sagan_cli.errors import DataError, SaganError
 
 _CELEBA_FILES = ("img_align_celeba", "list_eval_partition.txt")

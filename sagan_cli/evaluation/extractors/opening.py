@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sagan_cli.data.packing.cache import cache_dir
-from sagan_cli.data.packing.pack import Pack
+from sagan_cli.data.packing.pack import Pack, cache_dir
 from sagan_cli.engine.jobs import Progress
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import UsageError, closest

@@ -20,14 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sagan_cli.contracts import Dataset
-from sagan_cli.data.decode import Pixels, is_picture
-from sagan_cli.data.fit import fit
-from sagan_cli.data.packing.fingerprint import FileBacked, Glance
-from sagan_cli.data.packing.reading import name_of
-from sagan_cli.data.sources import lookup as sources
+from sagan_cli.data.decode import Pixels, fit, is_picture
+from sagan_cli.data.packing.build import name_of
+from sagan_cli.data.packing.fingerprint import FileBacked, Glance, hints_of
+from sagan_cli.data.sources import opening as sources
 from sagan_cli.data.sources.archives import ZipDataset
 from sagan_cli.data.sources.folders import FolderDataset
-from sagan_cli.data.sources.hints import hints_of
 from sagan_cli.data.sources.idx import IdxDataset
 from sagan_cli.errors import BadImage, DataError, PluginError, SaganError, UsageError
 from sagan_cli.evaluation.images.npz import Npz, is_npz

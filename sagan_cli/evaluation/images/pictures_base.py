@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from sagan_cli.data.decode import Pixels
 from sagan_cli.data.packing.ahead import ahead
-from sagan_cli.data.packing.cache import cache_dir
 from sagan_cli.data.packing.fingerprint import Fingerprinted
-from sagan_cli.data.packing.pack import content_of
+from sagan_cli.data.packing.pack import cache_dir, content_of
 
 MAX_BATCH_BYTES = 512 << 20
 """Bytes of pictures in one array: a batch of very large ones comes in several."""

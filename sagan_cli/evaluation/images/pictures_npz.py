@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sagan_cli.data.decode import MAX_PIXELS, Pixels
-from sagan_cli.data.fit import fit
+from sagan_cli.data.decode import MAX_PIXELS, Pixels, fit
 from sagan_cli.data.packing.fingerprint import FileBacked, Fingerprinted
 from sagan_cli.errors import DataError
 from sagan_cli.evaluation.images.npz import Header, Npz
