@@ -45,7 +45,7 @@ def opened(checkpoint: Path, runtime: Runtime, raw: bool, wanted: Sequence[str],
     known = [("G", name) for name in pair.layers("G")] if pair.has_layers("G") else []
     # An imported checkpoint holds G alone; what does not name D does without it.
     has_d = (checkpoint / "state.safetensors").is_file()
-    if (discriminator and (has_d or not known)) or not known or any(_key(text, known) is None for text in wanted):
+    if (discriminator and (has_d or not known)) or not known or any(not _of_network(text, known) for text in wanted):
         pair = with_discriminator(pair, runtime)
     return pair
 
@@ -54,7 +54,7 @@ def choose_layers(pair: Pair, wanted: Sequence[str], *, own_pictures: bool, ever
     """What --layer means, or what is meant without it: G's layer nearest to the picture, D's on own pictures.
 
     Args:
-        wanted: `32`, `G32`, `G 32`, `d:16` or `all`.
+        wanted: `32`, `G32`, `G 32`, `d:16`, `G` or `D` for all layers of that network, or `all`.
         own_pictures: the pictures are not G's, so only D has seen them.
         everything: without --layer, compute all there are, whatever is drawn.
 
@@ -160,13 +160,19 @@ def _key(text: str, known: Sequence[Key]) -> Key | None:
     return named if named in known else None
 
 
+def _of_network(text: str, known: Sequence[Key]) -> list[Key]:
+    """Return the layer that `text` names, or all layers of the network that it names by `G` or `D`."""
+    key = _key(text, known)
+    return [key] if key else [own for own in known if own[0] == text.strip().upper()]
+
+
 def _meant(text: str, known: Sequence[Key], letters: str) -> list[Key]:
     if text.strip().lower() == "all":
         return list(known)
-    if (key := _key(text, known)) is not None:
-        return [key]
+    if found := _of_network(text, known):
+        return found
     if letters == "D" and re.match(r"\s*[Gg]", text):
-        raise UsageError(f"--layer {text}: only D looks at the pictures of --image; its layers are {_list(known)}")
+        raise UsageError(f"--layer {text}: --image shows layers of D only; they are {_list(known)}")
     near = closest(text.replace(" ", ""), [f"{letter}{name}" for letter, name in known])
     raise UsageError(f"--layer {text}: no such attention layer{near}; there are {_list(known)}")
 

@@ -40,7 +40,9 @@ def visualize_attn(
     ] = None,
     layer: Annotated[
         list[str] | None,
-        typer.Option(metavar="LAYER", help="32, G32, D16 or all; repeatable. Default G's nearest to the picture."),
+        typer.Option(
+            metavar="LAYER", help="32, G32, D16, G, D or all; repeatable. Default: G's layer of the largest map."
+        ),
     ] = None,
     query: Annotated[
         list[str] | None,

@@ -332,6 +332,20 @@ def test_t_is_as_tabled(freedom: int, level: float, t: float) -> None:
     assert t_quantile(level, freedom) == pytest.approx(t, abs=5.01e-4)
 
 
+def test_t_and_wilson_equal_the_exact_series_of_earlier_versions() -> None:
+    want = {
+        (0.95, 1): 12.706204736174659,
+        (0.95, 2): 4.302652729749458,
+        (0.95, 5): 2.570581835636314,
+        (0.99, 4): 4.604094871349981,
+        (0.9, 29): 1.6991270265334957,
+    }
+    for (level, freedom), t in want.items():
+        assert t_quantile(level, freedom) == pytest.approx(t, rel=1e-13)
+    assert wilson(352, 510) == pytest.approx((0.6487670233015302, 0.728781336547138), rel=1e-14)
+    assert (wilson(0, 24)[0], wilson(24, 24)[1]) == (0.0, 1.0)
+
+
 def test_t_interval_of_numbers_worked_by_hand() -> None:
     # mean 2, standard deviation 1, 4.3027 / sqrt(3)
     assert t_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-5)

@@ -107,6 +107,7 @@ def test_json_sums_up_every_layer(home: Path, tmp_path: Path) -> None:
     [
         (["16"], ["G 16"]), (["g8"], ["G 8"]), (["D 16"], ["D 16"]), (["d:8", "G16"], ["D 8", "G 16"]),
         (["all"], ["G 8", "G 16", "D 16", "D 8"]), (["G16", "16"], ["G 16"]),
+        (["D"], ["D 16", "D 8"]), (["g"], ["G 8", "G 16"]), (["D8", " d "], ["D 8", "D 16"]),
     ],
 )  # fmt: skip
 def test_layers_by_name(words: list[str], want: list[str], home: Path, tmp_path: Path) -> None:
@@ -176,6 +177,8 @@ def test_own_pictures_through_d(home: Path, tmp_path: Path) -> None:
     assert (pictures[1, :2] == 0).all()
     gray = np.asarray(Image.open(folder / "b.png").convert("L"))
     np.testing.assert_array_equal(pictures[1, 2:30, 2:30, 0], gray)
+    both = report(RUN, "--image", folder / "b.png", "--layer", "D", "--out", tmp_path / "d.png", cwd=home)
+    assert [(own["network"], own["layer"]) for own in both["layers"]] == [("D", "16"), ("D", "8")]
     ok("visualize-attn", RUN, "--image", folder / "b.png", "--fit", "stretch", "--class", "1",
        "--out", tmp_path / "a.png", cwd=home)  # fmt: skip
     steps = report(RUN, "--image", folder / "b.png", "--steps", "--out", tmp_path / "b.png", cwd=home)["steps"]
@@ -226,7 +229,7 @@ def test_an_idle_layer_is_warned_of(home: Path, tmp_path: Path) -> None:
         (("--fit", "crop"), "--fit is for --image"),
         (("--image", "nowhere.png"), "--image nowhere.png: no such file or folder"),
         (("--image", "x", "--seeds", "1"), "--image shows your own pictures: leave out --seeds"),
-        (("--image", "idx", "--layer", "G16"), "--layer G16: only D looks at the pictures of --image; its layers are"),
+        (("--image", "idx", "--layer", "G16"), "--layer G16: --image shows layers of D only; they are"),
         (("--seeds", "1", "-n", 2), "--seeds lists every seed"),
         (("--class", "9"), "--class 9: not one of"),
     ],
@@ -250,6 +253,7 @@ def test_content_found_wanting(home: Path, tmp_path: Path) -> None:
     assert "lies in no run" in fails(2, "visualize-attn", lone, "--steps", cwd=home)
     (lone / "state.safetensors").unlink()
     ok("visualize-attn", lone, "--out", tmp_path / "a.png", cwd=home)  # G's attention needs no D
+    ok("visualize-attn", lone, "--layer", "G", "--out", tmp_path / "g.png", cwd=home)
     assert "state.safetensors: missing" in fails(1, "visualize-attn", lone, "--layer", "D8", cwd=home)
 
 
