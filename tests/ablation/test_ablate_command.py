@@ -155,7 +155,7 @@ def test_a_structure_score_is_counted_and_pooled(tmp_path: Path, monkeypatch: py
         return np.asarray(pictures.reshape(len(pictures), -1).mean(axis=1) > 127.5)
 
     for module in (twin_measures, reference):
-        monkeypatch.setattr(module, "structure_of", lambda source: structure)
+        monkeypatch.setattr(module, "structure_of", lambda source, pack: structure)
     flags = ("ablate", "--data", tmp_path / "pictures", *TINY, *WITHOUT_FID, "--attn", "none,residual", "--seeds", 2)
     result = json.loads(ok(*flags, "--steps", 1, "--json", cwd=tmp_path))
     for variant in result["variants"]:

@@ -198,10 +198,11 @@ def test_a_document_without_results_says_how_to_get_them() -> None:
 
 @pytest.mark.slow
 def test_a_worker_takes_steps_counts_them_and_ends() -> None:
-    with Worker(system="laptop-32", sides=SIDES, device="cpu", allocator="kept", batch=2, width=4) as worker:
+    with Worker(system="laptop-32", sides=SIDES, device="cpu", allocator="kept", batch=64, width=8) as worker:
         assert all(0 < worker.step(name) < 60 for name in SIDES)
         counts = {name: worker.ask("flops", name) for name in SIDES}
-        assert counts[EXACT] == counts[DEFAULT] < 0.8 * counts[TEXTBOOK]
+        # Products in bf16 are folded from larger maps on (ops.resample.FOLD_FROM), so the default may count more.
+        assert counts[EXACT] <= counts[DEFAULT] < 0.8 * counts[TEXTBOOK], counts
         assert counts[AGAIN] == counts[TEXTBOOK]
         told = worker.ask("profile", EXACT)
         assert sum(o["share"] for o in told["operators"]) <= 1.001
