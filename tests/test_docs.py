@@ -12,6 +12,7 @@ from support.cli import ok
 from sagan_cli import __version__
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.schema import SETTINGS
+from sagan_cli.plugins.registry import GROUPS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("plugins/*/README.md")])
@@ -90,3 +91,8 @@ def test_presets_are_valid_settings() -> None:
     for name, (text, values) in PRESETS.items():
         assert text, name
         assert set(values) <= set(SETTINGS), name
+
+
+def test_the_table_of_plugin_groups_is_that_of_the_registry() -> None:
+    text = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
+    assert [group for group in GROUPS.values() if f"`{group}`" not in text and f'"{group}"' not in text] == []

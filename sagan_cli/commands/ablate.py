@@ -79,7 +79,7 @@ def ablate(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Find out whether attention pays.
+    """Find out whether attention improves a model.
 
     Trains twins with and without it, measures them alike, and says whether the difference leaves the noise.
 

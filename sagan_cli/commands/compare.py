@@ -70,7 +70,7 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Rank scores; refuse what does not compare.
+    """Rank scores; stop if they were measured differently.
 
     Two scores compare when the same extractor and weights looked at as many pictures of the same data, drawn in the
     same manner; the exit code is 1 where they do not, and the message names what differs.

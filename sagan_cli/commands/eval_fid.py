@@ -83,7 +83,7 @@ def eval_fid(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Score a model or pictures: FID, KID, IS.
+    """Score a model or images: FID, KID, IS.
 
     Against real pictures; precision, recall, FID per class and a structure score as well.
 

@@ -53,7 +53,7 @@ def export(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Make a generator work elsewhere.
+    """Export a generator to a file, a folder or a web page.
 
     As one file, a hub folder, ONNX, a torch program or a web page.
 

@@ -27,7 +27,7 @@ def import_(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Make a run of a generator that another project trained.
+    """Import a generator trained with another project.
 
     It samples, is scored, shown and exported like any other. It cannot be trained: the file holds no discriminator and
     no optimiser of ours. Only tensors are read from the file, never code.

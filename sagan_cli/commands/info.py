@@ -52,7 +52,7 @@ def info(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Tell what a run is; list the published systems.
+    """Describe a run; list the published systems.
 
     Examples:
 

@@ -22,7 +22,7 @@ def plugins(
     check: Annotated[bool, typer.Option("--check", help="Load each one; exit 1 if any is broken.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """List data sets, architectures and commands.
+    """List datasets, architectures and all other extensions.
 
     Nothing is imported without --check, so that a slow or broken plugin cannot get in the way.
 

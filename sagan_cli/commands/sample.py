@@ -75,7 +75,7 @@ def sample(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Draw pictures from a trained generator.
+    """Draw images from a trained generator.
 
     Examples:
 

@@ -34,6 +34,9 @@ PRESET_HELP = "Recipe to start from: " + ", ".join(PRESETS) + "; auto is base on
 SYSTEM_HELP = f"Published system to train, at the preset's scale: {', '.join(SYSTEMS)}; 'sagan info --list' tells more."
 
 
+COMMON = "Common options"
+COMMON_FLAGS = ("data", "size", "steps", "batch", "width", "attn-at", "d-lr", "g-lr", "seed", "device", "eval-every")
+"""Settings that the help shows first."""
 PANELS = {"data": "Data", "model": "Model", "train": "Training", "run": "Run directory"}
 
 
@@ -45,8 +48,10 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True).parameters
     extra = [_parameter(s) for s in SETTINGS.values()]
     kept = [p for p in own.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    command.__signature__ = inspect.Signature([*kept, *extra])  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in (*kept, *extra)}
+    first = [p for p, s in zip(extra, SETTINGS.values(), strict=True) if s.flag in COMMON_FLAGS]
+    ordered = [*first, *kept, *(p for p in extra if p not in first)]
+    command.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in ordered}
     return command
 
 
@@ -61,12 +66,11 @@ def _name(s: Setting) -> str:
 
 def _parameter(s: Setting) -> inspect.Parameter:
     names = [f"--{s.flag}/--no-{s.flag}" if s.kind is bool and s.flag != "unconditional" else f"--{s.flag}"]
-    default = {True: "on", False: "off"}[s.default] if s.kind is bool else s.default
     choices = s.choices or (tuple(registry.names(s.registered)) if s.registered else ())
     text = f"{s.help} [{', '.join(choices)}]" if choices else s.help
     option = typer.Option(
-        *names, metavar=s.metavar, help=f"{text} (default: {default})", show_default=False,
-        rich_help_panel=PANELS[s.key.split(".", 1)[0]],
+        *names, metavar=s.metavar, help=f"{text} (default: {_default(s)})", show_default=False,
+        rich_help_panel=COMMON if s.flag in COMMON_FLAGS else PANELS[s.key.split(".", 1)[0]],
     )  # fmt: skip
     return inspect.Parameter(
         _name(s),
@@ -76,11 +80,20 @@ def _parameter(s: Setting) -> inspect.Parameter:
     )
 
 
+def _default(s: Setting) -> str:
+    """The value that a run without flags has, which for some settings depends on the automatic preset."""
+    by_preset = {name: PRESETS[name][1].get(s.key, s.default) for name in ("laptop", "base")}
+    if by_preset["laptop"] != by_preset["base"]:
+        return f"{by_preset['laptop']} on a CPU, {by_preset['base']} on a GPU"
+    value = by_preset["base"]
+    return ("on" if value else "off") if s.kind is bool else str(value) or "none"
+
+
 @with_settings
 def train(
     *,
-    system: Annotated[str | None, typer.Option(help=SYSTEM_HELP, metavar="NAME", rich_help_panel="Recipe")] = None,
-    preset: Annotated[str, typer.Option(help=PRESET_HELP, metavar="NAME", rich_help_panel="Recipe")] = "auto",
+    system: Annotated[str | None, typer.Option(help=SYSTEM_HELP, metavar="NAME", rich_help_panel=COMMON)] = None,
+    preset: Annotated[str, typer.Option(help=PRESET_HELP, metavar="NAME", rich_help_panel=COMMON)] = "auto",
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings.", metavar="FILE", rich_help_panel="Recipe")
     ] = None,
@@ -95,12 +108,12 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Run directory; default runs/NNN-<data>-<arch><size>.", metavar="DIR", rich_help_panel="Run directory"
+            help="Run directory; default runs/NNN-<data>-<arch><size>.", metavar="DIR", rich_help_panel=COMMON
         ),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run, as it was configured.", metavar="RUN", rich_help_panel="Run directory"),
+        typer.Option(help="Go on with this run, as it was configured.", metavar="RUN", rich_help_panel=COMMON),
     ] = None,
     new: Annotated[
         bool,
@@ -121,7 +134,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
     **settings: Any,
 ) -> None:
-    """Train a self-attention GAN on a folder of pictures.
+    """Train a self-attention GAN on a folder of images.
 
     The same command resumes the run. Values come from flags, then SAGAN_* variables, --config, --system, --preset.
 

@@ -80,7 +80,7 @@ def visualize_attn(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Show what the attention looks at.
+    """Show attention maps.
 
     As the paper's figure, an interactive page, or numbers.
 

@@ -48,20 +48,20 @@ BUILTINS: dict[str, list[Point]] = {
     ],
     "commands": [
         # What stands in `sagan --help`; the first line of the command's docstring says the same.
-        Point("train", "sagan_cli.commands.train:train", "Train a self-attention GAN on a folder of pictures."),
-        Point("sample", "sagan_cli.commands.sample:sample", "Draw pictures from a trained generator."),
-        Point("eval-fid", "sagan_cli.commands.eval_fid:eval_fid", "Score a model or pictures: FID, KID, IS."),
-        Point("compare", "sagan_cli.commands.compare:compare", "Rank scores; refuse what does not compare."),
+        Point("train", "sagan_cli.commands.train:train", "Train a self-attention GAN on a folder of images."),
+        Point("sample", "sagan_cli.commands.sample:sample", "Draw images from a trained generator."),
+        Point("eval-fid", "sagan_cli.commands.eval_fid:eval_fid", "Score a model or images: FID, KID, IS."),
+        Point("compare", "sagan_cli.commands.compare:compare", "Rank scores; stop if they were measured differently."),
+        Point("visualize-attn", "sagan_cli.commands.visualize_attn:visualize_attn", "Show attention maps."),
+        Point("export", "sagan_cli.commands.export:export", "Export a generator to a file, a folder or a web page."),
+        Point("info", "sagan_cli.commands.info:info", "Describe a run; list the published systems."),
+        Point("ablate", "sagan_cli.commands.ablate:ablate", "Find out whether attention improves a model."),
+        Point("import", "sagan_cli.commands.import_:import_", "Import a generator trained with another project."),
         Point(
-            "visualize-attn", "sagan_cli.commands.visualize_attn:visualize_attn", "Show what the attention looks at."
+            "plugins",
+            "sagan_cli.commands.plugins:plugins",
+            "List datasets, architectures and all other extensions.",
         ),
-        Point("export", "sagan_cli.commands.export:export", "Make a generator work elsewhere."),
-        Point("info", "sagan_cli.commands.info:info", "Tell what a run is; list the published systems."),
-        Point("ablate", "sagan_cli.commands.ablate:ablate", "Find out whether attention pays."),
-        Point(
-            "import", "sagan_cli.commands.import_:import_", "Make a run of a generator that another project trained."
-        ),
-        Point("plugins", "sagan_cli.commands.plugins:plugins", "List data sets, architectures and commands."),
     ],
     "metrics": [
         Point("fid", f"{_METRICS}.fid:FID", "Fréchet inception distance"),

@@ -230,4 +230,4 @@ def test_neither_the_help_nor_the_work_imports_anything_heavy(tmp_path: Path) ->
         modules = set(done.stderr.split("IMPORTED", 1)[1].split())
         assert "sagan_cli.commands.compare" in modules
         assert not modules & set(HEAVY)
-    assert "Rank scores; refuse what does not compare." in call("--help").stdout
+    assert "Rank scores; stop if they were measured differently." in call("--help").stdout
