@@ -17,13 +17,13 @@ from support.idx_files import idx_folder
 from torch import Tensor, nn
 
 from sagan_cli.config.architectures import USUAL
-from sagan_cli.contracts import ModelSpec
+from sagan_cli.contracts import ModelSpec, PenaltyInputs
 from sagan_cli.engine import train as engine
 from sagan_cli.engine.jobs import settled
 from sagan_cli.errors import UsageError
 from sagan_cli.model.layers import Dropout, SpectralNormed
 from sagan_cli.model.sagan_dcgan import SNConvTranspose2d
-from sagan_cli.objectives.penalties import gradient_penalty
+from sagan_cli.objectives import penalties
 from sagan_cli.plugins import registry
 from sagan_cli.testing import check_architecture
 
@@ -483,7 +483,8 @@ def test_a_gradient_penalty_reaches_the_weights_of_the_discriminator(arch: str) 
     for layer in getattr(d, "attention_layers", dict)().values():
         layer.gamma.data.fill_(0.5)
     x = torch.rand(4, 3, 32, 32) * 2 - 1
-    gradient_penalty(d, x, g(torch.randn(4, 6), None).detach(), None, torch.rand(4)).backward()
+    fake = g(torch.randn(4, 6), None).detach()
+    penalties.GP.compute(PenaltyInputs(d, x, fake, None, None, torch.rand(4))).backward()
     weights = {n: p for n, p in d.named_parameters() if n.endswith("weight")}
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in weights.values())
 
@@ -504,7 +505,7 @@ def weights(run: Path, step: int) -> dict[str, bytes]:
 def test_it_trains_resumes_to_the_bit_and_samples(
     arch: str, flags: tuple[str, ...], idx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "SETTLE_PICTURES", 16)  # the many are for good statistics, which nobody looks at here
+    monkeypatch.setattr(engine, "SETTLE_IMAGES", 16)  # the many are for good statistics, which nobody looks at here
     flags = (*flags, "--attn-at", "none") if arch == "dcgan" else flags
     args = (
         "train",

@@ -184,7 +184,7 @@ def test_every_example_is_used_by_flag_and_recorded(site: Path, tmp_path: Path) 
         (tmp_path / name).write_bytes(done.stdout)
     done = sagan(site, "compare", "a.json", "b.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
-    assert b"mean_distance" in done.stdout
+    assert b"MEAN_DISTANCE" in done.stdout
 
     done = sagan(site, "export", "run", "--out", "weights.npz", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
