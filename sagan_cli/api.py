@@ -61,8 +61,10 @@ def train(
     registry.find("architectures", resolved.config.model.arch)
     opened = open_data(resolved.config)
     resolved = with_absolute_path(resolved)
-    console.set_quiet(quiet)
-    with open_runtime(resolved.config.train.device, resolved.config.train.precision, distributed=True) as runtime:
+    with (
+        console.silenced(quiet),
+        open_runtime(resolved.config.train.device, resolved.config.train.precision, distributed=True) as runtime,
+    ):
         check_batch(resolved, runtime)
         _, run = run_training(
             resolved, opened, runtime, progress=console.progress, notify=console.note, warn=console.warn,
@@ -112,8 +114,8 @@ def evaluate(
         None if target is None else str(target), None if data is None else str(data),
         None if named is None else parse_metrics(named), n, knobs=knobs or {}, **options,
     )  # fmt: skip
-    console.set_quiet(quiet)
-    record = evaluate_target(request, console.progress, console.note, console.warn)
+    with console.silenced(quiet):
+        record = evaluate_target(request, console.progress, console.note, console.warn)
     if record is None:
         raise SaganError("only the leading process has the score")
     return record

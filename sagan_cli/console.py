@@ -30,6 +30,17 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+@contextmanager
+def silenced(silent: bool) -> Iterator[None]:
+    """Silence notes, warnings and progress within the block, if `silent`; restore the previous state after it."""
+    before = _quiet
+    set_quiet(silent or before)
+    try:
+        yield
+    finally:
+        set_quiet(before)
+
+
 def quiet() -> bool:
     """Return whether notes, warnings and progress are silenced."""
     return _quiet

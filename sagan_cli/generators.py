@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from sagan_cli import runs
 from sagan_cli.errors import CheckpointError, UsageError, closest
-from sagan_cli.export.naming import exported_file, in_checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +29,20 @@ if TYPE_CHECKING:
 STDIN = "-"
 BEST = "best"
 """`RUN/best` is the checkpoint that scored best while it was trained."""
+
+
+def exported_file(path: Path) -> Path | None:
+    """The file of an exported generator: itself, or the one in its hub folder; None for anything else."""
+    if path.is_dir():
+        return (
+            None if (path / runs.CHECKPOINT_FACTS).exists() or not (path / runs.MODEL).is_file() else path / runs.MODEL
+        )
+    return path if path.suffix.lower() == ".safetensors" and path.is_file() and not in_checkpoint(path) else None
+
+
+def in_checkpoint(path: Path) -> bool:
+    """Whether a path is a file of a checkpoint directory."""
+    return path.is_file() and (path.parent / runs.CHECKPOINT_FACTS).is_file()
 
 
 def find_model(target: str | None) -> Path:
@@ -229,8 +242,10 @@ class Generator:
     def _requests(self, seeds: Iterable[int], label: int | str | None) -> list[ImageRequest]:
         from sagan_cli.engine.sample import Request
 
-        chosen = self._label(label)
-        return [Request(int(seed), chosen) for seed in seeds]
+        chosen, listed = self._label(label), list(seeds)
+        if wrong := [seed for seed in listed if seed != int(seed) or seed < 0]:
+            raise UsageError(f"seed {wrong[0]}: seeds are whole numbers from 0")
+        return [Request(int(seed), chosen) for seed in listed]
 
     def _label(self, label: int | str | None) -> int | None:
         if label is None:

@@ -30,6 +30,8 @@ FORMAT = 1
 CHECKPOINT_FACTS = "checkpoint.json"
 """The file by which a directory is known as a checkpoint."""
 RUNS = Path("runs")
+MODEL = "model.safetensors"
+"""The weights for sampling: in a checkpoint directory, and in an exported Hugging Face folder."""
 
 
 @dataclass(frozen=True)

@@ -112,3 +112,9 @@ def test_latents_are_those_of_drawing(home: Path) -> None:
     assert y.tolist() == [1] * 8
     levels = generator(z, y).clamp(-1, 1).add(1).mul(127.5).round().permute(0, 2, 3, 1).numpy()
     assert np.abs(levels - generator.draw(range(8), label=1)).max() <= 1
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5])
+def test_a_seed_is_a_whole_number(home: Path, seed: float) -> None:
+    with pytest.raises(sagan_cli.errors.UsageError, match="seeds are whole numbers from 0"):
+        sagan_cli.load_generator(home / "model.safetensors").draw([seed])  # type: ignore[list-item]

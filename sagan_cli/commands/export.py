@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console
-from sagan_cli.errors import UsageError
-from sagan_cli.export.naming import CARD, MODEL, card_beside, exporter, format_of, refuse_existing
+from sagan_cli.errors import PluginError, SaganError, UsageError
+from sagan_cli.export.naming import CARD, card_beside, exporter, format_of, refuse_existing
 from sagan_cli.generators import find_model
 from sagan_cli.plugins import registry
+from sagan_cli.runs import MODEL
 
 if TYPE_CHECKING:
     from sagan_cli.export.subject import Check, Subject
@@ -155,7 +156,18 @@ def _write(subject: Subject, kind: str, made: Path, given: dict[str, Any]) -> Ch
     from sagan_cli.export.card import card
 
     row = exporter(kind)
-    check: Check | None = row.write(subject, made, notify=console.note, **{name: given[name] for name in row.options})
+    entry = registry.find("exporters", kind)
+    check: Check | None
+    try:
+        check = row.write(subject, made, notify=console.note, **{name: given[name] for name in row.options})
+    except (SaganError, OSError):
+        raise
+    except Exception as e:
+        if entry.builtin:
+            raise
+        raise registry.failure(entry, e) from e
+    if not made.exists():
+        raise PluginError(f"{entry.title} wrote nothing; report it to its authors")
     if not row.own_card:
         place = made / CARD if made.is_dir() else card_beside(made)
         place.write_text(card(subject, kind, made.name, check), encoding="utf-8")
@@ -174,7 +186,11 @@ def _main_file(made: Path) -> Path:
     """The model's own file: itself, or the one in its folder."""
     if not made.is_dir():
         return made
-    return next(path for path in (made / MODEL, made / "model.onnx", made / CARD) if path.is_file())
+    usual = [made / MODEL, made / "model.onnx", made / CARD]
+    found = [path for path in (*usual, *sorted(made.rglob("*"))) if path.is_file()]
+    if not found:
+        raise PluginError(f"the export format wrote an empty folder {made.name}; report it to its authors")
+    return found[0]
 
 
 def _facts(

@@ -11,8 +11,7 @@ import typer
 from sagan_cli import console
 from sagan_cli.attention import target as attention
 from sagan_cli.attention.output import ANIMATIONS, KINDS, NUMBERS, encoded, kind_of
-from sagan_cli.commands.outputs import refuse_existing
-from sagan_cli.commands.sample import LAST_SEED, label_of, parse_seeds, requests_of
+from sagan_cli.commands.sample import LAST_SEED, label_of, parse_seeds, refuse_existing, requests_of
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.files import write_atomic
 from sagan_cli.generators import find_checkpoint

@@ -28,9 +28,10 @@ from sagan_cli.errors import CheckpointError
 from sagan_cli.files import TEMPORARY, sha256_of, write_directory
 from sagan_cli.model.ema import EMA
 from sagan_cli.runs import CHECKPOINT_FACTS, checkpoint_steps
+from sagan_cli.runs import MODEL as MODEL
 
 FORMAT = 1
-MODEL, STATE, FACTS = "model.safetensors", "state.safetensors", CHECKPOINT_FACTS
+STATE, FACTS = "state.safetensors", CHECKPOINT_FACTS
 
 
 @dataclass(frozen=True)

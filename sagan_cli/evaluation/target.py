@@ -17,8 +17,7 @@ from sagan_cli.config.schema import DataConfig
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation.protocols import DEFAULT, find
 from sagan_cli.evaluation.real_images import data_settings, require_parts, run_of_model, trained_on
-from sagan_cli.export.naming import exported_file
-from sagan_cli.generators import find_model, open_found
+from sagan_cli.generators import exported_file, find_model, open_found
 
 
 @dataclass(frozen=True)

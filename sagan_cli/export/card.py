@@ -17,6 +17,7 @@ from sagan_cli.export.subject import Check, Subject
 _COLOURS = {1: "grey", 3: "colour", 4: "colour and transparency"}
 _RECIPE = (
     ("train.loss", "loss"), ("train.gp", "gradient penalty"), ("train.r1", "R1"), ("train.clip", "clipping"),
+    ("train.penalty", "penalties"), ("train.augment", "augmentations"), ("train.constraint", "constraints"),
     ("model.spectral_norm", "spectral norm in"), ("train.decay_steps", "learning rates fall to 0 at step"),
     ("train.steps", "steps"), ("train.batch", "batch"), ("train.d_steps", "updates of D a step"),
     ("train.g_lr", "learning rate of G"), ("train.d_lr", "learning rate of D"), ("train.beta1", "Adam beta 1"),
@@ -160,7 +161,7 @@ def _recipe(run: Mapping[str, Any] | None) -> str:
     for key, name in _RECIPE:
         section, _, field = key.partition(".")
         value = config.get(section, {}).get(field)
-        if value is not None and not (key in _UNUSED_AT_0 and value == 0):
+        if value not in (None, "") and not (key in _UNUSED_AT_0 and value == 0):
             rows.append((name, _line("yes" if value is True else "no" if value is False else value)))
     machine = run.get("machine", {})
     rows += [(k, _line(machine[k])) for k in ("device", "precision", "processes") if machine.get(k) is not None]

@@ -17,8 +17,9 @@ from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.export import single_file
 from sagan_cli.export.card import card, latest_scores, title
 from sagan_cli.export.facts import describe, label
-from sagan_cli.export.naming import CARD, MODEL
+from sagan_cli.export.naming import CARD
 from sagan_cli.export.subject import Check, Subject
+from sagan_cli.runs import MODEL
 
 CONFIG, SAMPLES = "config.json", "samples.png"
 FILES = (MODEL, CONFIG, CARD, SAMPLES)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sagan_cli import runs
 from sagan_cli.contracts import Exporter
-from sagan_cli.errors import UsageError, closest
+from sagan_cli.errors import PluginError, UsageError, closest
 from sagan_cli.plugins import registry
 
-MODEL = "model.safetensors"
-"""The weights in a hub folder; a checkpoint directory has a file of that name as well."""
 CARD = "README.md"
 
 
@@ -25,16 +22,16 @@ def exporter(name: str) -> Exporter:
     return found
 
 
-def exported_file(path: Path) -> Path | None:
-    """The file of an exported generator: itself, or the one in its hub folder; None for anything else."""
-    if path.is_dir():
-        return None if (path / runs.CHECKPOINT_FACTS).exists() or not (path / MODEL).is_file() else path / MODEL
-    return path if path.suffix.lower() == ".safetensors" and path.is_file() and not in_checkpoint(path) else None
-
-
-def in_checkpoint(path: Path) -> bool:
-    """Whether a path is a file of a checkpoint directory."""
-    return path.is_file() and (path.parent / runs.CHECKPOINT_FACTS).is_file()
+def _endings() -> dict[str, str]:
+    """Return format -> file name ending, "" for a folder; formats that cannot be loaded are left out."""
+    found: dict[str, str] = {}
+    for entry in registry.entries("exporters"):
+        try:
+            row: Exporter = registry.load_entry(entry)
+        except PluginError:
+            continue
+        found.setdefault(entry.name, Path(row.default_name).suffix)
+    return found
 
 
 def format_of(out: str | None, given: str | None) -> str:
@@ -52,7 +49,7 @@ def format_of(out: str | None, given: str | None) -> str:
             raise UsageError(f"--format {found} is a folder, which cannot go to stdout: name one with --out")
         return found
     suffix = "" if out.endswith("/") else Path(out).suffix.lower()
-    endings = {name: Path(exporter(name).default_name).suffix for name in known}
+    endings = _endings()
     by_suffix = next((name for name, ending in endings.items() if ending and ending == suffix), None)
     if given is None:
         if by_suffix is None:
