@@ -12,7 +12,6 @@ from sagan_cli.config.schema import Config
 from sagan_cli.contracts import Dataset
 from sagan_cli.data.decode import Pixels, is_picture
 from sagan_cli.data.packing.fingerprint import Glance, hints_of
-from sagan_cli.data.sources import opening as sources
 from sagan_cli.data.sources.archives import open_zip
 from sagan_cli.data.sources.folders import open_folder
 from sagan_cli.data.sources.idx import idx_side, is_idx_folder, open_idx
@@ -39,9 +38,9 @@ def open_data(config: Config, *, download: bool = False) -> Opened:
     # A size that cannot be is said before any folder is searched.
     native = None
     if data.size == "auto":
-        native = sources.native_size(data.source, root, data.split)
+        native = native_size(data.source, root, data.split)
     form = parse_shape(data.size, config.model.attn_at, native)
-    dataset = sources.open_source(
+    dataset = open_source(
         data.source, data_root=root, split=data.split, height=form.height, width=form.width,
         unconditional=data.unconditional, download=download,
     )  # fmt: skip
