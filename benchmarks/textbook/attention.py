@@ -13,8 +13,8 @@ class FullAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.query = nn.Conv2d(channels, channels // 8, 1)
-        self.key = nn.Conv2d(channels, channels // 8, 1)
+        self.query = nn.Conv2d(channels, max(channels // 8, 1), 1)
+        self.key = nn.Conv2d(channels, max(channels // 8, 1), 1)
         self.value = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
@@ -34,8 +34,8 @@ class PooledAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.query = spectral_norm(nn.Conv2d(channels, channels // 8, 1, bias=False))
-        self.key = spectral_norm(nn.Conv2d(channels, channels // 8, 1, bias=False))
+        self.query = spectral_norm(nn.Conv2d(channels, max(channels // 8, 1), 1, bias=False))
+        self.key = spectral_norm(nn.Conv2d(channels, max(channels // 8, 1), 1, bias=False))
         self.value = spectral_norm(nn.Conv2d(channels, channels // 2, 1, bias=False))
         self.output = spectral_norm(nn.Conv2d(channels // 2, channels, 1, bias=False))
         self.gamma = nn.Parameter(torch.zeros(1))

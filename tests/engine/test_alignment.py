@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sagan_cli import load_generator
 from sagan_cli.attention import scenes
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.contracts import ModelSpec
@@ -66,6 +67,13 @@ def shifted(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
         (path / checkpoint.FACTS).write_text(json.dumps(facts))
         found.append(path)
     return found
+
+
+def placed(values: Tensor, by: int) -> Tensor:
+    """The same numbers, `by` bytes after a multiple of 64."""
+    memory = torch.empty(4 * values.numel() + 192, dtype=torch.uint8)
+    start = -memory.data_ptr() % 64 + by
+    return memory[start : start + 4 * values.numel()].view(torch.float32).view(values.shape).copy_(values)
 
 
 def floats(network: nn.Module) -> Tensor:
@@ -132,14 +140,15 @@ def test_weights_that_a_module_was_given_are_brought_to_one_alignment() -> None:
     weight, bias = torch.randn(128, 64), torch.randn(128)
     for by in OFFSETS:
         layer = nn.Linear(64, 128, device="meta")
-        given = {}
-        for name, values in (("weight", weight), ("bias", bias)):
-            memory = torch.empty(4 * values.numel() + 128, dtype=torch.uint8)
-            start = -memory.data_ptr() % 64 + by
-            given[name] = memory[start : start + 4 * values.numel()].view(torch.float32).view(values.shape)
-            given[name].copy_(values)
-        layer.load_state_dict(given, assign=True)
+        layer.load_state_dict({"weight": placed(weight, by), "bias": placed(bias, by)}, assign=True)
         layer = networks.laid_out(layer, CPU.device)
         assert all(value.data_ptr() % 64 == 0 for value in layer.parameters())
         assert torch.equal(layer.weight, weight)
         assert torch.equal(layer.bias, bias)
+
+
+def test_latents_of_a_caller_give_the_same_images_wherever_they_lie(saved: Path) -> None:
+    generator = load_generator(saved)
+    for count in (1, 2, 8):
+        z, y = torch.randn(count, SPEC.latent), torch.arange(count) % SPEC.num_classes
+        assert_one({"output": generator(placed(z, by), y)} for by in OFFSETS)

@@ -78,6 +78,7 @@ def test_gradients_statistics_and_messages_across_processes(tmp_path: Path) -> N
 
 
 SCRIPT = """
+import pathlib
 import torch, torch.distributed as dist
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.runtime import open_runtime
@@ -129,10 +130,10 @@ with open_runtime("cpu", "fp32", distributed=True) as rt:
             dist.broadcast(other, src=0)
             assert torch.equal(other, tensor), name
 
-# The process group's threads have ended: one that still ran while Python ends would abort the process.
-import pathlib
-threads = {(task / "comm").read_text().strip() for task in pathlib.Path("/proc/self/task").iterdir()}
-assert not any("gloo" in thread for thread in threads), threads
+# A thread of gloo that outlives the group aborts the process as Python ends, now and then.
+if pathlib.Path("/proc/self/task").is_dir():
+    threads = [path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in threads if "gloo" in name], threads
 """
 
 
