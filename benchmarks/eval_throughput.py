@@ -26,9 +26,9 @@ import torch
 from sagan_cli.engine import sample
 from sagan_cli.engine.runtime import open_runtime
 from sagan_cli.evaluation.extractors.extractor import three_channels
-from sagan_cli.evaluation.extractors.fidelity import open_fidelity
-from sagan_cli.evaluation.features import Pass, collect
-from sagan_cli.evaluation.sides import Drawn, requests_for
+from sagan_cli.evaluation.extractors.torch_fidelity import open_torch_fidelity
+from sagan_cli.evaluation.features import collect_features
+from sagan_cli.evaluation.image_sets import GeneratedImages, requests_for
 from sagan_cli.generators import find_checkpoint
 
 BATCH = 64
@@ -42,12 +42,13 @@ def silent(label: str, total: int):
 def throughput(run: str, weights: Path, count: int, rounds: int) -> dict:
     with open_runtime("auto", "fp32") as runtime, ExitStack() as files:
         sampler = sample.load(find_checkpoint(run), runtime)
-        extractor = open_fidelity(
+        extractor = open_torch_fidelity(
             "inception-v3-compat", weights=weights, device=runtime.device, environ=os.environ, progress=silent,
             notify=lambda text: None,
         )  # fmt: skip
         layers = (extractor.layers["fid"],)
-        fake = Drawn(sampler.generator, sampler.spec, requests_for(count, 0, None, sampler.spec.num_classes), runtime)
+        requests = requests_for(count, 0, None, sampler.spec.num_classes)
+        fake = GeneratedImages(sampler.generator, sampler.spec, requests, runtime)
         ready = [three_channels(part) for part in fake.batches(BATCH)]
 
         def alone() -> None:
@@ -55,10 +56,9 @@ def throughput(run: str, weights: Path, count: int, rounds: int) -> dict:
                 extractor(part, layers)
 
         def whole() -> None:
-            wanted = Pass(layers, True, BATCH, {})
-            collect(
-                fake, np.arange(count), extractor, wanted, runtime, open_files=files, folder=Path(),
-                tick=lambda done: None,
+            collect_features(
+                fake, np.arange(count), extractor, layers, runtime, measures={}, keep_rows=True, batch=BATCH,
+                open_files=files, folder=Path(), tick=lambda done: None,
             )  # fmt: skip
 
         alone()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,7 @@ from sagan_cli import console, runs
 from sagan_cli.config.resolve import Resolved, resolve
 from sagan_cli.config.schema import SETTINGS
 from sagan_cli.errors import SaganError, UsageError, closest
-from sagan_cli.evaluation.metrics.table import parse_metrics
-from sagan_cli.evaluation.target import Request, evaluate_target
+from sagan_cli.evaluation.evaluate import evaluate as evaluate_target
 from sagan_cli.plugins import registry
 
 
@@ -101,21 +102,14 @@ def evaluate(
     Raises:
         sagan_cli.errors.SaganError: in one line.
     """
-    unknown = set(options) - set(Request.__dataclass_fields__)
-    if unknown:
-        name = sorted(unknown)[0]
-        raise UsageError(
-            f"{name}: no such option{closest(name, Request.__dataclass_fields__)}; see sagan eval-fid --help"
-        )
-    if options.get("weights") is not None:
-        options["weights"] = Path(options["weights"])
-    named = metrics if isinstance(metrics, str) or metrics is None else ",".join(metrics)
-    request = Request(
-        None if target is None else str(target), None if data is None else str(data),
-        None if named is None else parse_metrics(named), n, knobs=knobs or {}, **options,
-    )  # fmt: skip
+    known = set(inspect.signature(evaluate_target).parameters) - {"stdin", "progress", "notify", "warn"}
+    for name in sorted(set(options) - known):
+        raise UsageError(f"{name}: no such option{closest(name, known)}; see sagan eval-fid --help")
     with console.silenced(quiet):
-        record = evaluate_target(request, console.progress, console.note, console.warn)
+        record = evaluate_target(
+            target, data, metrics=metrics, n=n, knobs=knobs, **options, stdin=getattr(sys.stdin, "buffer", None),
+            progress=console.progress, notify=console.note, warn=console.warn,
+        )  # fmt: skip
     if record is None:
         raise SaganError("only the leading process has the score")
     return record

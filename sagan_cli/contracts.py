@@ -116,12 +116,12 @@ class Score:
     """One number of a metric."""
 
     name: str
-    """Key in the record, `--max` and metrics.jsonl; must be a key of `Metric.better`."""
+    """Key in the record, `sagan compare --metric` and metrics.jsonl; must be a key of `Metric.better`."""
     value: float
     interval: tuple[float, float] | None = None
     """95 % interval, or None."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Further facts for the record, for example a standard deviation."""
+    """Further facts for the record, for example a standard deviation; begin the keys with the metric's name."""
     notes: Sequence[str] = ()
     """Warnings for the user, one sentence each."""
 
@@ -131,7 +131,7 @@ class Features(Protocol):
 
     @property
     def rows(self) -> NDArray[np.float32]:
-        """(N, D); may be mapped from a file. Available for generated images always, for real ones if asked for."""
+        """(N, D), read-only; may be mapped from a file. Of real images only if `Metric.real` is "rows"."""
         ...
 
     @property
@@ -151,7 +151,7 @@ class Features(Protocol):
 
     @property
     def count(self) -> int:
-        """N; 0 where ready statistics do not say it."""
+        """N; 0 if unknown, as for ready statistics."""
         ...
 
 
@@ -163,7 +163,8 @@ class MetricInputs:
     real: Features | None
     """None where `Metric.real` is "none"."""
     knobs: Mapping[str, int]
-    """Values of `Metric.knobs` as the protocol or the user set them."""
+    """Values of `Metric.knobs`: the user's, else the protocol's, else the defaults."""
+    class_names: Sequence[str] = ()
     metrics: Sequence[str] = ()
     """Names of all metrics of this evaluation."""
 
@@ -184,11 +185,28 @@ class Metric:
     """Extractor layer: that of the built-in metric of this name ("fid", "kid", "isc", "prc"); None: no extractor."""
     real: str = "rows"
     """What it needs of the real images: "rows" (all features), "moments" (mean and covariance) or "none"."""
+    classes: bool = False
+    """Whether it needs the classes of both sets of images."""
     knobs: Mapping[str, int] = field(default_factory=dict)
-    """Its parameters and their defaults, set by `--knob NAME=VALUE`; recorded, and compared by `sagan compare`."""
-    measure: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
-    """With `layer` None: uint8 (n, H, W, C) images -> float32 (n, D), collected as the rows of `fake`; None is the
-    dataset's own `structure` function."""
+    """Its parameters and their defaults, set by `--knob NAME=VALUE`; recorded, and compared by `sagan compare`.
+
+    Begin their names with that of the metric.
+    """
+    measure: Callable[[NDArray[np.uint8]], NDArray[Any]] | str | None = None
+    """With `layer` None: uint8 (n, H, W, 3) images -> (n, D) or (n,), which become the float32 rows of the features.
+
+    A string names an attribute of the dataset's factory that is such a function, as `structure` is.
+    """
+    digits: int = 4
+    """Digits after the decimal point in tables."""
+
+    def __post_init__(self) -> None:
+        if not self.better or not set(self.better.values()) <= {"lower", "higher"}:
+            raise ValueError(f"Metric.better must map each number to 'lower' or 'higher', not {self.better}")
+        if self.real not in ("rows", "moments", "none"):
+            raise ValueError(f"Metric.real must be 'rows', 'moments' or 'none', not {self.real!r}")
+        if (self.layer is None) == (self.measure is None):
+            raise ValueError("a Metric has either a layer or a function `measure`")
 
 
 # ---- Objective (`sagan.losses`, `sagan.penalties`, `sagan.augmentations`, `sagan.constraints`) -----------------------

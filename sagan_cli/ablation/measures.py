@@ -15,12 +15,10 @@ from sagan_cli.attention.scenes import Pair, of_seeds, open_pair, with_discrimin
 from sagan_cli.engine import checkpoint
 from sagan_cli.engine.jobs import Job
 from sagan_cli.engine.sample import Sampler, latents, pictures
-from sagan_cli.evaluation.metrics.table import STRUCTURE
-from sagan_cli.evaluation.protocols import DEFAULT, find
-from sagan_cli.evaluation.reference import structure_of
-from sagan_cli.evaluation.rules import Plan, with_rules
-from sagan_cli.evaluation.scoring import Room, score_model
-from sagan_cli.evaluation.sides import requests_for
+from sagan_cli.evaluation.image_sets import packed_images, requests_for
+from sagan_cli.evaluation.metrics.structure import STRUCTURE
+from sagan_cli.evaluation.protocols import DEFAULT, Options, find
+from sagan_cli.evaluation.scoring import Context, score_generator
 from sagan_cli.runs import Run
 
 KIND, FORMAT = "twin", 1
@@ -46,12 +44,12 @@ class Yardstick:
     n: int
     extractor: str | None
     """None leaves the Frechet distance out."""
-    room: Room
+    context: Context
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """What `sagan eval-fid` would be asked for."""
-        has = structure_of(self.job.config.data.source, self.job.pack) is not None
+        has = packed_images(self.job.pack, self.job.config.data.source).measure(STRUCTURE) is not None
         return (*(("fid",) if self.extractor else ()), *((STRUCTURE,) if has else ()))
 
     @cached_property
@@ -84,17 +82,17 @@ def measure(run: Run, yardstick: Yardstick) -> dict[str, Any]:
     Raises:
         SaganError, UsageError, DataError: as for `sagan eval-fid`.
     """
-    path, room = run.checkpoint_steps()[-1], yardstick.room
+    path, context = run.checkpoint_steps()[-1], yardstick.context
     facts = checkpoint.read_facts(path)
     key = {
         "kind": KIND, "format": FORMAT, "step": facts.step, "checkpoint_sha256": facts.digests, "n": yardstick.n,
         "extractor": yardstick.extractor, "data_digest": yardstick.job.pack.digest,
-        "precision": room.runtime.precision,
+        "precision": context.runtime.precision,
     }  # fmt: skip
     for line in run.metrics():
         if all(line.get(name) == value for name, value in key.items()):
             return line
-    pair = with_discriminator(open_pair(path, room.runtime), room.runtime)
+    pair = with_discriminator(open_pair(path, context.runtime), context.runtime)
     values, intervals = _scores(run, pair.sampler, yardstick)
     found = {
         **key, "values": values | _diversity(pair.sampler, yardstick), "intervals": intervals,
@@ -151,11 +149,11 @@ def relative(drawn: dict[int, Spread], real: dict[int, Spread]) -> dict[str, flo
 
 def _scores(run: Run, sampler: Sampler, yardstick: Yardstick) -> tuple[dict[str, float], dict[str, Any]]:
     """The scores of `sagan eval-fid`, whose record the run keeps, and the Wilson interval of the structure score."""
-    metrics, data, room = yardstick.metrics, yardstick.job.config.data, yardstick.room
+    metrics, data, context = yardstick.metrics, yardstick.job.config.data, yardstick.context
     if not metrics:
         return {}, {}
-    rules = with_rules(find(DEFAULT), extractor=yardstick.extractor, split=data.split)
-    record = score_model(sampler, data, Plan(rules, metrics, yardstick.n), room)
+    protocol = find(DEFAULT).with_changes(extractor=yardstick.extractor, split=data.split)
+    record = score_generator(sampler, data, Options(protocol, metrics, yardstick.n), context)
     assert record is not None, "an ablation runs in one process"
     run.append_metrics(record)
     values: dict[str, float] = {name: record["values"][name] for name in metrics}
@@ -167,9 +165,9 @@ def _scores(run: Run, sampler: Sampler, yardstick: Yardstick) -> tuple[dict[str,
 
 def _diversity(sampler: Sampler, yardstick: Yardstick) -> dict[str, float]:
     """Of the same pictures as the scores look at."""
-    requests, runtime = requests_for(yardstick.n, 0, None, sampler.spec.num_classes), yardstick.room.runtime
+    requests, runtime = requests_for(yardstick.n, 0, None, sampler.spec.num_classes), yardstick.context.runtime
     drawn, labels = [], []
-    with yardstick.room.progress("drawing", len(requests)) as tick:
+    with yardstick.context.progress("drawing", len(requests)) as tick:
         for part, own in pictures(sampler.generator, sampler.spec, requests, runtime):
             drawn.append(part)
             labels.append(own)
@@ -188,7 +186,7 @@ def _attention(pair: Pair, yardstick: Yardstick) -> dict[str, Any]:
         requests = requests_for(min(LOOKED_AT, yardstick.n), 0, None, pair.sampler.spec.num_classes)
         for start in range(0, len(requests), AT_ONCE):  # few at a time: maps of large sides fill a memory
             part = requests[start : start + AT_ONCE]
-            for letter, layer in of_seeds(pair, part, chosen, yardstick.room.runtime, lambda _: None).layers:
+            for letter, layer in of_seeds(pair, part, chosen, yardstick.context.runtime, lambda _: None).layers:
                 strengths.setdefault(f"{letter}{layer.name}", []).extend(layer.strength.tolist())
                 if layer.gamma is not None:
                     gammas[f"{letter}{layer.name}"] = layer.gamma

@@ -118,7 +118,7 @@ def ablate(
     from sagan_cli.ablation.twins import Twin, require_goes_on, specs_of
     from sagan_cli.engine.jobs import label, preview_spec
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.evaluation.extractors.opening import NAMES
+    from sagan_cli.evaluation.extractors.extractor import NAMES
 
     if extractor not in (NO_EXTRACTOR, *NAMES):
         raise UsageError(f"--extractor {extractor}: choose {NO_EXTRACTOR}, {', '.join(NAMES)}")
@@ -176,13 +176,13 @@ def _run(
     from sagan_cli.ablation.measures import Yardstick
     from sagan_cli.ablation.twins import train_twin
     from sagan_cli.engine.jobs import open_job
-    from sagan_cli.evaluation.scoring import Room
+    from sagan_cli.evaluation.scoring import Context
 
     progress = interruptible(stopping)
     shared = open_job(resolved.config, opened, progress, console.note)
     # Measured as `sagan eval-fid` measures, whatever the precision of training.
-    room = Room(replace(runtime, precision="fp32"), progress, console.note, _once(console.warn))
-    yardstick = Yardstick(shared, n, None if extractor == NO_EXTRACTOR else extractor, room)
+    context = Context(replace(runtime, precision="fp32"), progress, console.note, _once(console.warn))
+    yardstick = Yardstick(shared, n, None if extractor == NO_EXTRACTOR else extractor, context)
     rows: list[dict[str, Any]] = []
     result: dict[str, Any] = {}
     for place, twin in enumerate(twins, start=1):

@@ -1,4 +1,4 @@
-"""`sagan compare`: scores side by side, best first, or the reason why they cannot stand there."""
+"""`sagan compare`: rank scores, or report why they cannot be compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from sagan_cli import console
 from sagan_cli.errors import SaganError, UsageError, closest
 from sagan_cli.evaluation import records
-from sagan_cli.evaluation.metrics.table import direction, of_values
+from sagan_cli.evaluation.metrics import metric_of, value_names
 from sagan_cli.evaluation.records import Record
 
 WAY_OUT = {
@@ -29,23 +29,23 @@ WAY_OUT = {
     "fit": "the same --fit",
     "precision": "the same --precision",
 }
-"""Field -> what of `sagan eval-fid` makes it agree; a --protocol for all others."""
+"""Field -> the flag of `sagan eval-fid` that sets it; --protocol for all others."""
 SHORT = 12
-"""Digits that are shown of a digest."""
+"""Digits of a digest in messages."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class Ranked:
     """One line of the ranking."""
 
     name: str
-    """What was scored, as the user called it."""
+    """What was scored, as the user named it."""
     record: Record
     value: float
     interval: tuple[float, float] | None
     rank: int = 0
     overlaps: bool = False
-    """Whether its interval meets that of the entry above."""
+    """Whether its interval overlaps that of the line above."""
 
 
 def compare(
@@ -53,27 +53,27 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RUN|CHECKPOINT|FILE",
-            help="What has a score: a run, a checkpoint, a file of 'sagan eval-fid --json', or - for stdin. The newest "
-            "score of each is taken; one alone has all its scores ranked.",
+            help="Runs, checkpoints, files of 'sagan eval-fid --json', or - for stdin. The newest score of each is "
+            "used; of a single one, all scores are ranked.",
         ),
     ],
     metric: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Number to rank by, as in fid or recall; default the first one that was asked of eval-fid.",
+            help=f"{', '.join(value_names())}, or a value of a plugin's metric; default the first metric of the score.",
         ),
     ] = None,
     all_: Annotated[
-        bool, typer.Option("--all", help="Every score of each, as far as it compares with the first one's newest.")
+        bool, typer.Option("--all", help="All scores of each that compare with the newest of the first.")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
 ) -> None:
     """Rank scores; stop if they were measured differently.
 
-    Two scores compare when the same extractor and weights looked at as many pictures of the same data, drawn in the
-    same manner; the exit code is 1 where they do not, and the message names what differs.
+    Two scores compare if extractor, weights, number of images, real images and the way of generating agree. Otherwise
+    the exit code is 1, and the message names the difference.
 
     Examples:
 
@@ -81,41 +81,41 @@ def compare(
 
       sagan compare runs/001-a --metric kid
 
-      sagan eval-fid pictures/ --data real/ --json | sagan compare runs/001-a -
+      sagan eval-fid images/ --data real/ --json | sagan compare runs/001-a -
     """  # fmt: skip
     console.set_quiet(quiet)
-    known = of_values()
-    if metric is not None and metric not in known:
+    if metric is not None and metric_of(metric) is None:
+        known = value_names()
         raise UsageError(f"--metric {metric}: no such metric{closest(metric, known)}; there are {', '.join(known)}")
     if len(set(targets)) < len(targets):
         twice = next(t for t in targets if targets.count(t) > 1)
-        raise UsageError(f"{twice}: stands there twice, and would be compared with itself")
+        raise UsageError(f"{twice}: is given twice, and would be compared with itself")
     found = {target: _read(target) for target in targets}
     metric = metric or str(found[targets[0]][-1]["metric"])
     having = {target: _having(target, its, metric) for target, its in found.items()}
-    entries = _every(having, metric) if all_ or len(targets) == 1 else _newest(having, metric)
+    entries = _all(having, metric) if all_ or len(targets) == 1 else _newest(having, metric)
     _refuse_differences(entries, metric)
     if len(entries) < 2:
         raise SaganError(
-            f"{targets[0]}: only one score with {metric} to rank: score another checkpoint, or name a rival"
+            f"{targets[0]}: only one score with {metric} to rank: score another checkpoint, or name another run"
         )
     entries = ranked(entries, metric)
-    _say_what_is_unknown(entries)
+    _note_unknowns(entries)
     if json_:
         console.emit_json(_report(entries, metric))
     else:
         console.result(_table(entries, metric))
     if any(e.overlaps for e in entries):
-        console.note("~ the 95 % interval overlaps that of the line above: the difference is no evidence")
+        console.note("~ the 95 % interval overlaps that of the line above: the difference may be due to chance")
 
 
-def ranked(entries: Sequence[Entry], metric: str) -> list[Entry]:
-    """Best first, equal values on one rank, and marked where neighbours' intervals overlap."""
-    sign = 1 if direction(metric) == "lower" else -1
+def ranked(entries: Sequence[Ranked], metric: str) -> list[Ranked]:
+    """Sort by value, best first; equal values share a rank, and overlapping neighbours are marked."""
+    sign = 1 if records.better(metric) == "lower" else -1
     ordered = sorted(entries, key=lambda e: sign * e.value)
     values = [e.value for e in ordered]
     return [
-        Entry(e.name, e.record, e.value, e.interval, 1 + values.index(e.value), i > 0 and _meet(ordered[i - 1], e))
+        Ranked(e.name, e.record, e.value, e.interval, 1 + values.index(e.value), i > 0 and _meet(ordered[i - 1], e))
         for i, e in enumerate(ordered)
     ]
 
@@ -127,17 +127,17 @@ def _read(target: str) -> list[Record]:
 
 
 def _having(target: str, found: list[Record], metric: str) -> list[Record]:
-    """Those records that have a value of the metric."""
+    """The records that have a value of the metric."""
     having = [r for r in found if metric in r["values"]]
-    if having and direction(metric) is None:
-        raise SaganError(f"{target}: '{metric}' is not a metric that this version of sagan can rank; use --metric")
+    if having and metric_of(metric) is None:
+        raise SaganError(f"{target}: no installed metric computes '{metric}'; install its plugin, or use --metric")
     if not having:
         there = ", ".join(dict.fromkeys(m for r in reversed(found) for m in r["values"]))
         raise SaganError(f"{target}: has no score with {metric}, only {there}; add it with 'sagan eval-fid --metrics'")
     return having
 
 
-def _newest(having: dict[str, list[Record]], metric: str) -> list[Entry]:
+def _newest(having: dict[str, list[Record]], metric: str) -> list[Ranked]:
     """The newest record of each."""
     for target, its in having.items():
         if len(its) > 1:
@@ -145,35 +145,35 @@ def _newest(having: dict[str, list[Record]], metric: str) -> list[Entry]:
     return [_entry(target, its[-1], metric) for target, its in having.items()]
 
 
-def _every(having: dict[str, list[Record]], metric: str) -> list[Entry]:
-    """All records that compare with the first target's newest, once for each checkpoint and seed."""
+def _all(having: dict[str, list[Record]], metric: str) -> list[Ranked]:
+    """All records that compare with the newest of the first target, one for each checkpoint and seed."""
     reference = next(iter(having.values()))[-1]
-    entries: list[Entry] = []
+    entries: list[Ranked] = []
     for target, its in having.items():
         kept: dict[str, Record] = {}
         left_out: Counter[str] = Counter()
         for record in its:
             differs = records.difference(record, reference, metric)
             if differs is None:
-                # A model is known by its weights, under whatever path it was scored.
+                # A model is identified by its weights, whatever its path was.
                 who = ("step", "checkpoint_sha256", "seed") if records.is_model(record) else ("fake",)
                 kept[str([record.get(key) for key in who])] = record
             else:
                 left_out[f"{differs[0]} {_brief(differs[1])}, not {_brief(differs[2])}"] += 1
         for why, count in left_out.items():
             console.note(f"{target}: {count} of {len(its)} scores left out: {why}")
-        # In a file of scores each has its own name; a run is called what the user called it.
+        # In a file of several scores each has its own name; a run has the name that the user gave.
         own_name = not Path(target).is_dir() and len({r["fake"] for r in its}) > 1
         entries += [_entry(r["fake"] if own_name else target, r, metric) for r in kept.values()]
     return entries
 
 
-def _entry(name: str, record: Record, metric: str) -> Entry:
-    return Entry(name, record, record["values"][metric], records.interval(record, metric))
+def _entry(name: str, record: Record, metric: str) -> Ranked:
+    return Ranked(name, record, record["values"][metric], records.interval(record, metric))
 
 
-def _refuse_differences(entries: list[Entry], metric: str) -> None:
-    # Every pair: what holds between a model and pictures, and the pictures and another model, need not between models.
+def _refuse_differences(entries: list[Ranked], metric: str) -> None:
+    # Every pair: a field may be unknown for images in a folder, but differ between two models.
     for a, b in combinations(entries, 2):
         differs = records.difference(a.record, b.record, metric)
         if differs is not None:
@@ -185,27 +185,29 @@ def _refuse_differences(entries: list[Entry], metric: str) -> None:
             )
 
 
-def _say_what_is_unknown(entries: list[Entry]) -> None:
-    pictures = [e.name for e in entries if not records.is_model(e.record)]
-    if pictures and len(pictures) < len(entries):
-        console.note(f"{', '.join(pictures)}: how they were drawn is not known ({', '.join(records.DRAWN)})")
+def _note_unknowns(entries: list[Ranked]) -> None:
+    images = [e.name for e in entries if not records.is_model(e.record)]
+    if images and len(images) < len(entries):
+        console.note(f"{', '.join(images)}: how they were generated is not known ({', '.join(records.DRAWN)})")
     if any(e.record.get("weights_published") is False for e in entries):
-        console.note("the extractor's weights are not the published ones: these scores compare with no paper's")
+        console.note(
+            "the extractor's weights are not the published ones: these scores cannot be compared with published ones"
+        )
 
 
-def _meet(a: Entry, b: Entry) -> bool:
+def _meet(a: Ranked, b: Ranked) -> bool:
     if a.interval is None or b.interval is None:
         return False
     return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
 
 
-def _report(entries: list[Entry], metric: str) -> dict[str, Any]:
-    """The ranking as JSON; `shared` is what all were measured by."""
-    # A model's record knows how it was drawn, a folder's does not.
+def _report(entries: list[Ranked], metric: str) -> dict[str, Any]:
+    """The ranking as JSON; `shared` holds the fields that agree."""
+    # A model's record has all fields, that of images in a folder has not.
     fullest = next((e.record for e in entries if records.is_model(e.record)), entries[0].record)
     return {
         "metric": metric,
-        "better": direction(metric),
+        "better": records.better(metric),
         "ranking": [
             {
                 "rank": e.rank, "name": e.name, "value": e.value, "interval": e.interval,
@@ -214,11 +216,11 @@ def _report(entries: list[Entry], metric: str) -> dict[str, Any]:
             }
             for e in entries
         ],
-        "shared": {field: fullest[field] for field in records.comparable(metric)},
+        "shared": {field: fullest.get(field) for field in records.comparable(metric)},
     }  # fmt: skip
 
 
-def _table(entries: list[Entry], metric: str) -> str:
+def _table(entries: list[Ranked], metric: str) -> str:
     rows = [("RANK", "", metric.upper(), "95 % INTERVAL", "STEP", "EXTRACTOR", "NAME")]
     for e in entries:
         span = "-" if e.interval is None else " .. ".join(records.shown(metric, bound) for bound in e.interval)
@@ -237,7 +239,7 @@ def _step(record: Record, before: str = "") -> str:
 
 
 def _brief(value: Any) -> str:
-    """A value in a message: digests shortened, what is not given called so."""
+    """A value in a message; digests are shortened."""
     if value is None:
         return "not given"
     text = str(value)

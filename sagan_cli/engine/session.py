@@ -17,7 +17,7 @@ from sagan_cli.engine.jobs import Job, Progress, label, machine_facts, open_job
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.train import Outcome, train
 from sagan_cli.errors import UsageError
-from sagan_cli.evaluation.scoring import Room
+from sagan_cli.evaluation.scoring import Context
 from sagan_cli.evaluation.tracking import open_tracker
 from sagan_cli.runs import Chosen, Run, find_run, new_run, record_start
 
@@ -72,7 +72,7 @@ def run_training(
         if chosen:
             record_start(chosen, resolved, machine_facts(job, runtime))
             _introduce(job, chosen, runtime, notify, warn)
-        tracker = open_tracker(job, Room(runtime, progress, notify, warn))
+        tracker = open_tracker(job, Context(runtime, progress, notify, warn))
         try:
             outcome = train(job, run, runtime, should_stop, tracker, warn)
         except BaseException:

@@ -23,7 +23,7 @@ from sagan_cli.engine.runtime import Runtime, peak_memory_mib
 from sagan_cli.engine.sample import Request, encode, grid, pictures
 from sagan_cli.engine.step_inputs import Statistics, StepInputs
 from sagan_cli.errors import SaganError
-from sagan_cli.evaluation.tracking import Tracker, better
+from sagan_cli.evaluation.tracking import Tracker, is_better
 from sagan_cli.files import write_atomic
 from sagan_cli.objectives.objective import Objective
 from sagan_cli.plugins import registry
@@ -160,7 +160,7 @@ def _train(
             found = tracker.score(ema.module, spec)
             if found is not None:
                 events.send("score", step, found)
-                if better(found, _best(run) or None):
+                if is_better(found, _best(run) or None):
                     run.update(best={"step": step, **found})
                 latest = {**latest, found["decides"]: found[found["decides"]]}
                 scored = found["decides"]

@@ -1,118 +1,215 @@
-"""A score, top to bottom: features of both sides, the reference kept for next time, metrics, intervals."""
+"""`evaluate`: which model or images, which real images and which settings; `scoring` does the rest.
+
+The command line and Python use this function. The module imports no torch, so that wrong arguments are refused at once.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import ExitStack
-from typing import Any
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
 
-import numpy as np
+from sagan_cli import runs
+from sagan_cli.config.resolve import flatten, resolve
+from sagan_cli.config.schema import Config, DataConfig
+from sagan_cli.errors import UsageError
+from sagan_cli.evaluation.metrics import parse_metrics, require_knobs
+from sagan_cli.evaluation.protocols import DEFAULT, Options, find
+from sagan_cli.generators import exported_file, find_model, open_found, run_of
+from sagan_cli.importing.naming import UNKNOWN
+from sagan_cli.plugins import registry
 
-from sagan_cli.engine.jobs import Progress
-from sagan_cli.engine.runtime import Runtime
-from sagan_cli.evaluation.extractors.extractor import Extractor
-from sagan_cli.evaluation.features import Found, Pass, collect
-from sagan_cli.evaluation.measures import Real, RealFeatures, Scores, Want, per_class
-from sagan_cli.evaluation.metrics.frechet import Moments
-from sagan_cli.evaluation.metrics.table import metric
-from sagan_cli.evaluation.sides import Places, Side, some_of
-from sagan_cli.evaluation.store import Reference, Store
+
+@contextmanager
+def _silent(label: str, total: int) -> Iterator[Callable[..., None]]:
+    yield lambda done, total=None: None
+
+
+def _ignore(message: str) -> None:
+    """Drop a message."""
 
 
 def evaluate(
-    fake: Side,
-    real: Real,
-    extractor: Extractor | None,
-    want: Want,
-    runtime: Runtime,
-    store: Store,
-    progress: Progress,
-) -> Scores | None:
-    """Score `fake` against `real`; return None on all processes but the leading one.
+    target: str | Path | None = None,
+    data: str | Path | None = None,
+    *,
+    metrics: str | Sequence[str] | None = None,
+    n: int | None = None,
+    n_real: int | str | None = None,
+    protocol: str = DEFAULT,
+    extractor: str | None = None,
+    weights: str | Path | None = None,
+    per_class: bool = False,
+    split: str | None = None,
+    fit: str | None = None,
+    seed: int = 0,
+    truncation: float | None = None,
+    raw: bool = False,
+    batch: int = 64,
+    device: str = "auto",
+    precision: str = "fp32",
+    knobs: Mapping[str, int] | None = None,
+    stdin: IO[bytes] | None = None,
+    progress: Callable[[str, int], AbstractContextManager[Any]] = _silent,
+    notify: Callable[[str], None] = _ignore,
+    warn: Callable[[str], None] = _ignore,
+) -> dict[str, Any] | None:
+    """Score a model or images against real images, and return the record, which its run keeps as well.
 
-    Without an extractor, only metrics of the images themselves are possible, and no real image is read.
+    Args:
+        target: a run, `RUN/best`, a checkpoint, an exported file, a folder, .zip or .npz of images, or "-" for an .npz
+            from `stdin`; None is the newest run under runs/.
+        data: the real images, as a path or the name of a dataset, or an .npz of `mu` and `sigma`; None is what the
+            model was trained on.
+        metrics: names, or a comma-separated list; None is those of the protocol.
+        n: number of generated images; None is the protocol's. Fewer are compared with as many real images.
+        n_real: number of real images, or "all".
+        protocol: a row of `protocols.PROTOCOLS`; the arguments `extractor`, `split`, `truncation` and `raw` change it.
+        weights: file of the extractor's weights.
+        per_class: also compute the FID of each class.
+        fit: how real images are fitted to the size of the scored ones: auto, crop, pad or stretch.
+        seed: image i has seed `seed` + i.
+        raw: score the trained weights instead of their moving average.
+        batch: images at a time.
+        knobs: parameters of metrics, as `{"prc_neighbours": 5}`.
+        progress: (label, total) -> context manager whose value is called with the number of images done.
+        notify, warn: called with one line each on the leading process.
+
+    Returns:
+        The record (`records.FIELDS` lists its keys); None on processes other than the leading one.
 
     Raises:
-        SaganError: too few images, or features or statistics that cannot be used.
-        DataError: an image that cannot be read, a class without images.
+        UsageError, DataError, CheckpointError, SaganError: with one line that names the argument's flag or the file.
     """
-    with ExitStack() as open_files:
+    rules = find(protocol)
+    require_knobs(knobs or {})
+    listed = None if metrics is None else parse_metrics(metrics if isinstance(metrics, str) else ",".join(metrics))
+    if truncation is not None and not 0 < truncation < float("inf"):
+        raise UsageError(f"--truncation {truncation}: must be above 0")
+    if weights is not None and not Path(weights).is_file():
+        raise UsageError(f"--weights {weights}: no such file")
+    target, data = (None if value is None else str(value) for value in (target, data))
+    images = target == "-" or (target is not None and holds_images(Path(target)))
+    if images and data is None:
+        raise UsageError(f"{target}: images are scored against other images: name those with --data")
+    checkpoint = None if images else find_model(target)
+    reals = _count(n_real)
+    begun = time.monotonic()
 
-        def one_pass(title: str, side: Side, places: Places, wanted: Pass) -> dict[str, Found]:
-            with progress(title, len(places)) as tick:
-                return collect(
-                    side, places, extractor, wanted, runtime, open_files=open_files, folder=store.folder, tick=tick
-                )
+    from sagan_cli.engine.runtime import open_runtime
+    from sagan_cli.evaluation.scoring import Context, score_generator, score_images
 
-        # The references, one for each layer: found in the cache, or computed and kept.
-        places = some_of_real(real, want)
-        references: dict[str, Reference] = {}
-        if extractor is not None:
-            rows = {extractor.layers[key]: False for key in want.layers.values()} or {extractor.layers["fid"]: False}
-            for name, key in want.layers.items():
-                rows[extractor.layers[key]] |= metric(name).real == "rows" or (want.per_class and key == "fid")
-            for layer, needed in rows.items():
-                found = _found(real, places, extractor, layer, needed, runtime, store)
-                if found is not None:
-                    references[layer] = found
-            missing = tuple(layer for layer in rows if layer not in references)
-            if missing:
-                assert real.side is not None
-                keep = any(rows[layer] for layer in missing)
-                features = one_pass("measuring the data", real.side, places, Pass(missing, keep, want.batch, {}))
-                for layer in missing if runtime.leads else ():
-                    part = features[layer]
-                    kept = part.rows.array() if rows[layer] and part.rows is not None else None
-                    references[layer] = Reference(part.moments(), kept)
-                    store.keep(_about(real, places, extractor, layer), references[layer])
-
-        # The generated images: one pass for all metrics.
-        layers = tuple(dict.fromkeys(extractor.layers[key] for key in want.layers.values())) if extractor else ()
-        wanted = Pass(layers, True, want.batch, want.probes())
-        features = one_pass("measuring the samples", fake, np.arange(len(fake)), wanted)
+    changed = rules.with_changes(
+        extractor=extractor, split=split, truncation=truncation, ema=False if raw else None,
+        knobs={**rules.knobs, **knobs} if knobs else None,
+    )  # fmt: skip
+    options = Options(
+        changed, listed, n, reals, n_real == "all", None if weights is None else Path(weights), per_class, fit, seed,
+        batch,
+    )  # fmt: skip
+    with open_runtime(device, precision, distributed=True) as runtime:
         if not runtime.leads:
-            return None
+            progress, notify, warn = _silent, _ignore, _ignore
+        context = Context(runtime, progress, notify, warn)
+        if checkpoint is None:
+            assert target is not None
+            real = _data_settings(DataConfig(), data, changed.split, fit)
+            _require_parts(real.source, split)
+            record = score_images(target, stdin or io.BytesIO(), real, options, context)
+        else:
+            sampler = open_found(checkpoint, runtime, raw=not changed.ema)
+            trained = _trained_on(checkpoint, sampler.facts.data["source"], data)
+            # The default protocol compares with the images trained on, whichever split of a dataset they are.
+            part = split or (trained.split if protocol == DEFAULT else rules.split)
+            if target is None:
+                notify(f"scoring {checkpoint.parent.parent}, step {sampler.facts.step}")
+            real = _data_settings(trained, data, part, fit)
+            _require_parts(real.source, split)
+            record = score_generator(sampler, real, options, context)
+            same_data = data is None and part == trained.split
+            if record and same_data and record["data_digest"] != sampler.facts.data["digest"]:
+                warn("the images are no longer the ones that this model was trained on")
+    if record is not None:
+        record["seconds"] = round(time.monotonic() - begun, 3)
+        _keep(checkpoint, record, warn)
+    return record
 
-        # The numbers.
-        first = next(iter(references.values()), None)
-        scores = Scores(n_fake=len(fake), n_real=first.moments.count or None if first else None)
-        labels = real.side.labels if real.side is not None else None
-        with progress("computing the scores", len(want.metrics)) as tick:
-            for done, name in enumerate(want.metrics, start=1):
-                layer_key = metric(name).layer
-                where = extractor.layers[layer_key] if extractor and layer_key else name
-                reference = references.get(where)
-                chosen = None if labels is None else labels[places]
-                behind = RealFeatures(reference, chosen) if reference else None
-                scores.add(name, want, features[where], fake, behind)
-                tick(done)
-            if want.per_class and extractor is not None:
-                layer = extractor.layers["fid"]
-                per_class(scores, fake, real, places, features[layer], references[layer])
-        return scores
+
+def holds_images(path: Path) -> bool:
+    """Return whether a target is a set of images and not a model."""
+    if exported_file(path) is not None:
+        return False
+    if path.is_dir():
+        return not any((path / name).is_file() for name in ("run.json", runs.CHECKPOINT_FACTS))
+    return path.suffix.lower() in (".zip", ".npz")
 
 
-def some_of_real(real: Real, want: Want) -> Places:
-    """Which pictures of the reference take part."""
-    return some_of(len(real.side), want.n_real) if real.side is not None else np.zeros(0, dtype=np.int64)
-
-
-def _found(
-    real: Real, places: Places, extractor: Extractor, layer: str, rows: bool, runtime: Runtime, store: Store
-) -> Reference | None:
-    """The reference without touching a picture; on all processes or on none."""
-    if real.moments is not None:
-        return Reference(real.moments, None)
-    found = store.find(_about(real, places, extractor, layer), rows=rows) if runtime.leads else None
-    if not runtime.any_of(found is not None):
+def _count(value: int | str | None) -> int | None:
+    if value is None or value == "all":
         return None
-    return found or Reference(Moments(np.zeros(1, np.float32), np.zeros((1, 1)), 2), None)
+    text = str(value)
+    if not text.isdigit() or int(text) < 2:
+        raise UsageError(f"--n-real {text}: a number of at least 2, or all")
+    return int(text)
 
 
-def _about(real: Real, places: Places, extractor: Extractor, layer: str) -> dict[str, Any]:
-    """Everything that the reference's numbers depend on."""
-    return {
-        "data": real.digest, "places": hashlib.sha256(places.astype("<i8").tobytes()).hexdigest(),
-        "count": len(places), "extractor": extractor.name, "weights": extractor.digest, "layer": layer,
-        "resize": extractor.resize, "device": extractor.device.type,
-    }  # fmt: skip
+def _trained_on(checkpoint: Path, source: str, data: str | None) -> DataConfig:
+    """The data settings of a checkpoint's run; the source alone for a checkpoint outside its run.
+
+    An exported file may come from another machine: it may name a dataset, but no path.
+
+    Raises:
+        UsageError: `data` is None, and the images that the model was trained on are unknown or elsewhere.
+    """
+    if data is None and source == UNKNOWN:
+        raise UsageError(
+            f"{checkpoint}: was imported, and what it was trained on is not known: name the real images with --data"
+        )
+    run = _run_of_model(checkpoint)
+    if run is None:
+        if data is None and checkpoint.is_file() and source not in registry.names("datasets"):
+            raise UsageError(f"{checkpoint}: was trained on {source}: name the folder of those images with --data")
+        return replace(DataConfig(), source=source)
+    config: Config = resolve(
+        flags={}, sets=[], environ={}, file=None, preset=None, base=flatten(run.read()["config"])
+    ).config
+    return config.data
+
+
+def _run_of_model(model: Path | None) -> runs.Run | None:
+    """The run of a checkpoint directory; an exported file has none, wherever it lies."""
+    return run_of(model) if model is not None and model.is_dir() else None
+
+
+def _data_settings(base: DataConfig, source: str | None, split: str, fit: str | None) -> DataConfig:
+    """The settings of the real images; images other than the run's bring their own classes."""
+    changes: dict[str, Any] = {"split": split, "root": os.environ.get("SAGAN_DATA_ROOT", base.root)}
+    if source is not None:
+        changes |= {"source": source, "unconditional": False}
+    if fit is not None:
+        changes["fit"] = fit
+    return replace(base, **changes)
+
+
+def _require_parts(source: str, split: str | None) -> None:
+    """Refuse --split for images that have no splits."""
+    from sagan_cli.data.sources.opening import has_parts
+
+    if split is not None and not has_parts(source):
+        raise UsageError(f"--split {split}: {source} has no splits; name the other folder itself with --data")
+
+
+def _keep(checkpoint: Path | None, record: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """Append the record to the run's metrics.jsonl."""
+    run = _run_of_model(checkpoint)
+    if run is None:
+        return
+    try:
+        run.append_metrics(record)
+    except OSError as e:
+        warn(f"{run.path}/metrics.jsonl: the score could not be written there: {e.strerror}")

@@ -1,7 +1,7 @@
-"""What a score is on paper: the record that `sagan eval-fid` writes and `sagan compare` reads, and when two compare.
+"""Score records: what `sagan eval-fid` writes and `sagan compare` reads, and which records may be compared.
 
-A record is one flat JSON object: every value that was computed, and every fact that it depends on. `FIELDS` lists the
-keys; `comparable` says which of them must agree before two values of a metric may be ranked.
+A record is one flat JSON object of all values that were computed and all facts that they depend on. `FIELDS` lists the
+keys; `comparable` returns those that must agree before two values of a metric may be ranked.
 """
 
 from __future__ import annotations
@@ -13,31 +13,30 @@ from typing import Any
 
 from sagan_cli import runs
 from sagan_cli.errors import SaganError, UsageError
-from sagan_cli.evaluation.metrics.table import of_values
+from sagan_cli.evaluation.metrics import builtin_metrics, metric_of
 
 KIND = "evaluation"
-"""Marks a record among the other lines of metrics.jsonl."""
+"""Distinguishes a record from the other lines of metrics.jsonl."""
 FORMAT = 1
 
 Record = dict[str, Any]
 
-# A field counts when it moves the expected value of a score without the generator being another one. So these do not:
-#   seed, device, processes, versions     they move it by less than its interval, or not beyond rounding
-#   fake, checkpoint, step, fake_size     they are what is being compared; the network brings every size to its own
-#   protocol                              a name for the fields below; flags may depart from what it stands for
-#   data, weights_published               data_digest and weights_sha256 say the same, and cannot be wrong
+# A field is compared if it changes the expected value of a score although the generator is the same. These are not:
+#   seed, device, processes, versions     they change it by less than its interval, or only by rounding
+#   fake, checkpoint, step, fake_size     they are what is compared; the extractor resizes all images to its own size
+#   protocol                              a name for the fields below; flags may depart from it
+#   data, weights_published               data_digest and weights_sha256 hold the same information
 FEATURES = ("extractor", "weights_sha256", "layers", "resize")
-"""The unit of measurement: which network looked, at which layer, at pictures resized how."""
+"""The network, the layer and the resizing that features were computed with."""
 REAL = ("real_size", "fit", "split", "data_digest", "n_real")
-"""What the pictures were held against. Size and fit change the real pictures, and with them the digest of the fitted
-ones: the cause stands before its consequence, so that a message names the cause."""
+"""The real images. Size and fit change the digest of the fitted images, so they come first and messages name them."""
 DRAWN = ("colour", "truncation", "ema", "batch_norm", "labels", "precision")
-"""How a model was made to draw. Pictures in a folder do not tell, so these are held to only between two models."""
+"""How a model generated the images; unknown for images in a folder, so compared only between two models."""
 COMPARABLE = (*FEATURES, "n_fake", *REAL, *DRAWN)
-"""All of them in the order in which a difference is reported. `n_fake` counts for every metric: FID, IS, precision and
-recall are biased in it; KID and structure are not, but a table of mixed sizes invites reading noise as order."""
-_KNOWN = ("extractor", "weights_sha256", "data_digest", "n_real", "n_fake")
-"""Never null where they count: two unknowns are not an agreement."""
+"""All of them in the order in which a difference is reported. `n_fake` is compared for every metric: FID, IS, precision
+and recall are biased in it; KID and structure are not, but vary more with few images."""
+_REQUIRED_FOR_COMPARISON = ("extractor", "weights_sha256", "data_digest", "n_real", "n_fake")
+"""Fields that must not be null where they are compared: two unknown values do not agree."""
 
 _NONE = type(None)
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -52,43 +51,41 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "checkpoint_sha256": (dict, str, _NONE),
     "seed": (int, _NONE), "truncation": (int, float, _NONE), "ema": (bool, _NONE), "batch_norm": (str, _NONE),
     "labels": (str, _NONE),
-    "kid_subsets": (int, _NONE), "kid_subset_size": (int, _NONE), "isc_splits": (int, _NONE),
-    "prc_neighbours": (int, _NONE),
+    **{knob: (int, _NONE) for metric in builtin_metrics().values() for knob in metric.knobs},
     "precision": (str, _NONE), "device": (str,), "processes": (int,), "versions": (dict,), "seconds": (int, float),
     "time": (str,), "warnings": (list,),
 }  # fmt: skip
-"""Key -> types of its value in JSON."""
+"""Key -> types of its value in JSON; a plugin's metric adds its knobs and details."""
 _REQUIRED = ("format", "metric", "value", "values", "fake", "fake_kind", *COMPARABLE)
 
 
-def comparable(value: str) -> tuple[str, ...]:
-    """Return the fields that must agree before two values of a number may be ranked, in the order of reporting.
+def comparable(metric: str) -> tuple[str, ...]:
+    """Return the fields that must agree before two values of `metric` may be ranked, in the order of reporting.
 
-    A metric that uses no real images does not depend on them, and one without an extractor does not depend on it.
+    Those of the real images and of the extractor are left out for metrics that do not use them.
     """
-    metric = of_values().get(value)
-    if metric is None:
-        return COMPARABLE
-    needless = (REAL if metric.real == "none" else ()) + (FEATURES if metric.layer is None else ())
-    return (*(field for field in COMPARABLE if field not in needless), *metric.knobs)
+    found = metric_of(metric)
+    unused: tuple[str, ...] = ()
+    if found is not None:
+        unused = (*(REAL if found.real == "none" else ()), *(FEATURES if found.layer is None else ()))
+    return (*(field for field in COMPARABLE if field not in unused), *(found.knobs if found is not None else ()))
 
 
-def layer_of(value: str) -> str | None:
-    """Return the key in `layers` of a number's metric; None for a metric without an extractor."""
-    metric = of_values().get(value)
-    return value if metric is None else metric.layer
+def better(metric: str) -> str | None:
+    """Return "lower" or "higher"; None if no installed metric computes this value."""
+    found = metric_of(metric)
+    return None if found is None else found.better[metric]
 
 
 def difference(a: Record, b: Record, metric: str) -> tuple[str, Any, Any] | None:
-    """The first field by which two records measured different things: its name and both values; None when none does."""
+    """Return the first field in which two records differ, with both values; None if they may be compared."""
     both_drawn = is_model(a) and is_model(b)
     for field in comparable(metric):
         if field in DRAWN and not both_drawn:
             continue
         one, two = a.get(field), b.get(field)
         if field == "layers":
-            # The layers of the other metrics do not matter here.
-            layer = layer_of(metric)
+            layer = _layer_of(metric) or metric  # those of the other metrics do not matter here
             field = f"layers.{layer}"
             one, two = (side.get(layer) for side in (one or {}, two or {}))
         if one != two:
@@ -97,17 +94,17 @@ def difference(a: Record, b: Record, metric: str) -> tuple[str, Any, Any] | None
 
 
 def is_record(value: Any) -> bool:
-    """Whether a JSON value says that it is an evaluation; `check` says whether it is a sound one."""
+    """Return whether a JSON value is marked as a score record; `check` finds out whether it is valid."""
     return isinstance(value, dict) and value.get("kind") == KIND
 
 
 def is_model(record: Record) -> bool:
-    """Whether a model drew the pictures that were scored, so that it is known how."""
+    """Return whether the scored images were generated by a model, so that it is known how."""
     return bool(record["fake_kind"] == "model")
 
 
 def interval(record: Record, metric: str) -> tuple[float, float] | None:
-    """The 95 % bootstrap interval of a metric; None where none was computed."""
+    """Return the 95 % interval of a metric; None if none was computed."""
     found = record.get("intervals", {}).get(metric)
     if found is None and metric == record["metric"]:
         found = record.get("interval")
@@ -115,16 +112,17 @@ def interval(record: Record, metric: str) -> tuple[float, float] | None:
 
 
 def shown(metric: str, value: float) -> str:
-    """A value with the digits that it is usually given: 12.3456 for FID, 0.012345 for KID."""
-    return f"{value:.{6 if metric == 'kid' else 4}f}"
+    """Return a value with the usual digits of its metric: 12.3456 for FID, 0.012345 for KID."""
+    found = metric_of(metric)
+    return f"{value:.{4 if found is None else found.digits}f}"
 
 
 def read_records(target: Path) -> list[Record]:
-    """The records of a run, of one of its checkpoints, or of a file of one JSON object or JSON lines; newest last.
+    """Return the records of a run, of one of its checkpoints, or of a file of JSON or JSON lines; newest last.
 
     Raises:
         UsageError: no such path, or a directory of another kind.
-        SaganError: there is none, or one is damaged.
+        SaganError: there is no record, or one is damaged.
     """
     if target.is_file():
         return parse(_text(target), str(target))
@@ -142,10 +140,10 @@ def read_records(target: Path) -> list[Record]:
 
 
 def parse(text: str, source: str) -> list[Record]:
-    """Records from the text of one JSON object, or of JSON lines among which other lines are passed over.
+    """Return the records in one JSON object, or in JSON lines, of which those of other kinds are ignored.
 
     Raises:
-        SaganError: it is neither, holds no record, or an unsound one; `source` begins the message.
+        SaganError: it is neither, holds no record, or an invalid one; `source` begins the message.
     """
     try:
         values = {source: json.loads(text)}
@@ -160,10 +158,10 @@ def parse(text: str, source: str) -> list[Record]:
 
 
 def check(record: Record, source: str) -> Record:
-    """The record itself, found sound: every key that a comparison reads is there, of its type, and a finite number.
+    """Return the record after checking the keys that comparisons use: their presence, types, and finite numbers.
 
     Raises:
-        SaganError: it is not; the message names `source` and the key.
+        SaganError: it is invalid; the message names `source` and the key.
     """
 
     def wrong(key: str, what: str) -> SaganError:
@@ -187,17 +185,23 @@ def check(record: Record, source: str) -> Record:
     for metric, value in record["values"].items():
         if not _finite(value):
             raise wrong(f"values.{metric}", f"is {value!r}, not a finite number")
-        known = of_values().get(metric)
-        for key in (*(k for k in _KNOWN if k in comparable(metric)), *(known.knobs if known else ())):
-            if record.get(key) is None:
+        for key in comparable(metric):
+            if record.get(key) is None and (key in _REQUIRED_FOR_COMPARISON or key not in COMPARABLE):
                 raise wrong(key, f"is not given, and {metric} cannot be compared without it")
-        if known and known.layer is not None and not record["layers"].get(known.layer):
-            raise wrong(f"layers.{known.layer}", "is missing")
+        layer = _layer_of(metric)
+        if layer and not record["layers"].get(layer):
+            raise wrong(f"layers.{layer}", "is missing")
     bounds = {f"intervals.{name}": pair for name, pair in record.get("intervals", {}).items()}
     for key, pair in {"interval": record.get("interval"), **bounds}.items():
         if pair is not None and not (len(pair) == 2 and all(map(_finite, pair)) and pair[0] <= pair[1]):
             raise wrong(key, "is not two finite numbers, the lower one first")
     return record
+
+
+def _layer_of(value: str) -> str | None:
+    """The key in `layers` of the metric that computes a value."""
+    found = metric_of(value)
+    return None if found is None else found.layer
 
 
 def _of_run(run: runs.Run) -> list[Record]:

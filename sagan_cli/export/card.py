@@ -9,7 +9,6 @@ from typing import Any
 from sagan_cli import __version__
 from sagan_cli.errors import SaganError
 from sagan_cli.evaluation import records
-from sagan_cli.evaluation.metrics.table import direction
 from sagan_cli.export.facts import label
 from sagan_cli.export.naming import exporter
 from sagan_cli.export.subject import Check, Subject
@@ -181,7 +180,7 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
         if record.get("departures"):
             protocol += " but " + ", ".join(map(_line, record["departures"]))
         rows.append((
-            f"{metric} ({direction(metric) or '?'} is better)", records.shown(metric, row["value"]), interval,
+            f"{metric} ({records.better(metric) or '?'} is better)", records.shown(metric, row["value"]), interval,
             f"{_line(record['extractor'] or 'none')}{weights}", f"{record['n_fake']:,}",
             f"{record['n_real']:,} of {_line(record['split'])}" if record["n_real"] else "", protocol,
         ))  # fmt: skip

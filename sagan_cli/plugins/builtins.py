@@ -64,11 +64,12 @@ BUILTINS: dict[str, list[Point]] = {
         ),
     ],
     "metrics": [
-        Point("fid", f"{_METRICS}.fid:FID", "Fréchet inception distance"),
-        Point("isc", f"{_METRICS}.inception_score:INCEPTION_SCORE", "inception score"),
-        Point("kid", f"{_METRICS}.kid:KID", "kernel inception distance"),
-        Point("prc", f"{_METRICS}.precision_recall:PRECISION_RECALL", "precision and recall"),
-        Point("structure", f"{_METRICS}.structure:STRUCTURE", "share of correct images, by the dataset's own checker"),
+        Point("fid", f"{_METRICS}.fid:METRIC", "Fréchet inception distance"),
+        Point("isc", f"{_METRICS}.inception_score:METRIC", "inception score"),
+        Point("kid", f"{_METRICS}.kid:METRIC", "kernel inception distance"),
+        Point("prc", f"{_METRICS}.precision_recall:METRIC", "precision and recall"),
+        Point("structure", f"{_METRICS}.structure:METRIC", "share of correct images, by the dataset's own checker"),
+        Point("intra_fid", f"{_METRICS}.fid:PER_CLASS", "FID of each class, and their mean"),
     ],
     "losses": [
         Point("hinge", f"{_LOSSES}:HINGE", "hinge loss, SAGAN's; the default"),

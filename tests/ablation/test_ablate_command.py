@@ -26,7 +26,8 @@ from sagan_cli.attention.drawing import Dot, Text
 from sagan_cli.config.schema import Config, ModelConfig
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
-from sagan_cli.evaluation import records, reference
+from sagan_cli.evaluation import records
+from sagan_cli.evaluation.image_sets import RealImages
 from sagan_cli.loggers.progress import Progress
 
 TINY = ("--size", 16, "--width", 2, "--batch", 4, "--set", "model.latent=4", "--device", "cpu")
@@ -93,7 +94,7 @@ def test_two_variants_and_two_seeds_from_end_to_end(
     assert len(before) == 8
     with monkeypatch.context() as patch:
         patch.setattr(ablation, "train", never)
-        patch.setattr(twin_measures, "score_model", never)
+        patch.setattr(twin_measures, "score_generator", never)
         patch.setattr(twin_measures, "pictures", never)
         begun = time.monotonic()
         assert ok(*flags, "-q", cwd=tmp_path).decode().rstrip("\n") == ablate_output.table(result["variants"])
@@ -154,8 +155,7 @@ def test_a_structure_score_is_counted_and_pooled(tmp_path: Path, monkeypatch: py
     def structure(pictures: np.ndarray) -> np.ndarray:
         return np.asarray(pictures.reshape(len(pictures), -1).mean(axis=1) > 127.5)
 
-    for module in (twin_measures, reference):
-        monkeypatch.setattr(module, "structure_of", lambda source, pack: structure)
+    monkeypatch.setattr(RealImages, "measure", lambda self, name: structure)
     flags = ("ablate", "--data", tmp_path / "pictures", *TINY, *WITHOUT_FID, "--attn", "none,residual", "--seeds", 2)
     result = json.loads(ok(*flags, "--steps", 1, "--json", cwd=tmp_path))
     for variant in result["variants"]:

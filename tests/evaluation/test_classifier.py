@@ -18,11 +18,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from sagan_cli.errors import DataError, SaganError
-from sagan_cli.evaluation.extractors import classifier_training
-from sagan_cli.evaluation.extractors.classifier import DIMENSIONS, Classifier, input_size, known_pictures
-from sagan_cli.evaluation.extractors.classifier_training import open_classifier
+from sagan_cli.evaluation.extractors import classifier
+from sagan_cli.evaluation.extractors.classifier import (
+    DIMENSIONS,
+    Classifier,
+    input_size,
+    known_images,
+    open_classifier,
+)
 from sagan_cli.evaluation.extractors.extractor import Extractor, three_channels
-from sagan_cli.evaluation.metrics.frechet import distance, moments_of_array
+from sagan_cli.evaluation.features import moments_of_array
+from sagan_cli.evaluation.metrics.fid import distance
 
 CPU = torch.device("cpu")
 Images = NDArray[np.uint8]
@@ -61,9 +67,9 @@ def opened(folder: Path, data: tuple[Images, NDArray[np.int64]], **changed: Any)
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps of training, where what is learned is beside the point."""
-    monkeypatch.setattr(classifier_training, "_FEWEST", 512)
-    monkeypatch.setattr(classifier_training, "_PASSES", 1)
-    monkeypatch.setattr(classifier_training, "_BATCH", 32)
+    monkeypatch.setattr(classifier, "_FEWEST", 512)
+    monkeypatch.setattr(classifier, "_PASSES", 1)
+    monkeypatch.setattr(classifier, "_BATCH", 32)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +219,7 @@ def test_other_arithmetic_is_refused(tmp_path: Path, short: None, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "normalised", careless)
-        with pytest.raises(SaganError, match=r"other features of the known pictures.*delete this folder") as refusal:
+        with pytest.raises(SaganError, match=r"other features of the known images.*delete this folder") as refusal:
             opened(tmp_path, data)
         assert str(only(tmp_path)) in str(refusal.value)
     file = only(tmp_path) / "classifier.json"
@@ -271,7 +277,7 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path, short: None) -> N
 
 @pytest.mark.parametrize("class_names", [(), ("all",)])
 def test_pictures_without_classes_are_refused(class_names: tuple[str, ...], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="needs pictures with classes; use another --extractor"):
+    with pytest.raises(DataError, match="needs images with classes; use another --extractor"):
         opened(tmp_path, striped(10), class_names=class_names, progress=untouched)
 
 
@@ -288,7 +294,7 @@ def test_classes_that_cannot_be_told_apart_are_said(tmp_path: Path, short: None)
     opened(tmp_path, (images, labels), notify=said.append)
     opened(tmp_path, (images, labels), notify=said.append)  # at every opening, not the first alone
     assert len(said) == 2
-    assert "held-out pictures" in said[0]
+    assert "held-out images" in said[0]
     assert "another --extractor" in said[0]
 
 
@@ -365,8 +371,8 @@ def test_large_pictures_are_reduced(size: tuple[int, int], reduced: tuple[int, i
     assert logits.shape == (1, 3)
 
 
-def test_known_pictures_are_the_same_everywhere() -> None:
-    pictures = known_pictures((8, 16))
+def test_known_images_are_the_same_everywhere() -> None:
+    pictures = known_images((8, 16))
     assert pictures.shape == (2, 3, 13, 25)
     assert 0.2 < (pictures[0] < 64).float().mean() < 0.3  # noise over the whole range
     found = hashlib.sha256(pictures.numpy().tobytes()).hexdigest()

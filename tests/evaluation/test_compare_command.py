@@ -61,7 +61,7 @@ def test_runs_are_ranked_best_first_in_an_aligned_table(tmp_path: Path) -> None:
         "3     ~  20.7500  20.2500 .. 21.2500  5000   inception-v3-compat  runs/003-c",
     ]
     assert said("compare", a, b, c, cwd=tmp_path) == [
-        "~ the 95 % interval overlaps that of the line above: the difference is no evidence"
+        "~ the 95 % interval overlaps that of the line above: the difference may be due to chance"
     ]
     assert said("compare", a, b, cwd=tmp_path) == []
 
@@ -122,7 +122,7 @@ def test_pictures_between_two_models_do_not_hide_that_these_differ(tmp_path: Pat
     (tmp_path / "theirs.json").write_text(json.dumps(pictures))
     lines = ok("compare", a, "theirs.json", cwd=tmp_path).decode().splitlines()
     assert lines[1].split() == ["1", "3.0000", "12.0000", "..", "13.0000", "-", "inception-v3-compat", "theirs.json"]
-    assert said("compare", a, "theirs.json", cwd=tmp_path)[0].startswith("theirs.json: how they were drawn is not")
+    assert said("compare", a, "theirs.json", cwd=tmp_path)[0].startswith("theirs.json: how they were generated is not")
     assert "ema is True" in fails(1, "compare", a, "theirs.json", b, cwd=tmp_path)
 
 
@@ -186,7 +186,7 @@ def test_standard_input_is_a_score_too(tmp_path: Path, monkeypatch: pytest.Monke
 def test_weights_that_nobody_else_has_are_said(tmp_path: Path) -> None:
     a, b = (run_of(tmp_path, n, scored(f, weights_published=False)) for n, f in (("a", 5.0), ("b", 9.0)))
     assert said("compare", a, b, cwd=tmp_path) == [
-        "the extractor's weights are not the published ones: these scores compare with no paper's"
+        "the extractor's weights are not the published ones: these scores cannot be compared with published ones"
     ]
 
 
@@ -202,7 +202,7 @@ def test_wrong_command_lines_are_one_line(tmp_path: Path) -> None:
     a = run_of(tmp_path, "a", record())
     assert "no such metric (did you mean 'recall'?)" in fails(2, "compare", a, "--metric", "recal", cwd=tmp_path)
     assert "nothing: no such run, checkpoint or file" in fails(2, "compare", a, "nothing", cwd=tmp_path)
-    assert "stands there twice" in fails(2, "compare", a, a, cwd=tmp_path)
+    assert "is given twice" in fails(2, "compare", a, a, cwd=tmp_path)
     assert "missing argument" in fails(2, "compare", cwd=tmp_path)
 
 
@@ -216,7 +216,7 @@ def test_what_is_wanting_in_the_scores_is_one_line(tmp_path: Path) -> None:
         1, "compare", a, empty, cwd=tmp_path
     )
     odd = run_of(tmp_path, "d", record(metric="novel", value=1.0, values={"novel": 1.0}, intervals={}, interval=None))
-    assert "'novel' is not a metric that this version" in fails(1, "compare", odd, a, cwd=tmp_path)
+    assert "no installed metric computes 'novel'" in fails(1, "compare", odd, a, cwd=tmp_path)
     (tmp_path / "bad.json").write_text(json.dumps(record(n_real=None)))
     assert "bad.json: not a sound score record: 'n_real'" in fails(1, "compare", a, "bad.json", cwd=tmp_path)
 

@@ -19,7 +19,7 @@ from support.idx_files import idx_folder, picture_folder
 from support.inception_weights import random_inception
 
 from sagan_cli.evaluation import records
-from sagan_cli.evaluation.sides import Packed
+from sagan_cli.evaluation.image_sets import PackedImages
 from sagan_cli.quadrupeds import SPLITS, count_legs_batch
 
 CLASSIFIER = ("--extractor", "classifier", "-n", 48)
@@ -78,7 +78,7 @@ def test_the_second_time_touches_no_real_picture_and_agrees_to_the_bit(
         raise AssertionError("a real picture was read")
 
     with monkeypatch.context() as patched:  # undo() would also undo the test session's cache directory
-        patched.setattr(Packed, "batches", refused)
+        patched.setattr(PackedImages, "batches", refused)
         second = record(*metrics, cwd=home)
     assert second["values"] == first["values"]
     assert second["intervals"] == first["intervals"]
@@ -127,15 +127,15 @@ def classifier(home: Path) -> Any:
     import torch
 
     from sagan_cli.config.schema import DataConfig
-    from sagan_cli.evaluation.extractors.classifier_training import open_classifier
+    from sagan_cli.evaluation.extractors.classifier import open_classifier
     from sagan_cli.evaluation.extractors.extractor import three_channels
-    from sagan_cli.evaluation.reference import fitted
+    from sagan_cli.evaluation.image_sets import fitted_images
 
     def silent(label: str, total: int) -> Any:
         return contextlib.nullcontext(lambda done, total=None: None)
 
     data = DataConfig(source=str(home / "idx"))
-    pack = fitted(data, 16, 16, 1, silent, lambda line: None).pack
+    pack = fitted_images(data, 16, 16, 1, silent, lambda line: None).pack
     assert pack is not None
     folder = Path(cache()) / "classifiers"
     extractor = open_classifier(

@@ -22,9 +22,9 @@ from support.inception_weights import random_inception, random_state
 from torch import Tensor, nn
 
 from sagan_cli.errors import SaganError, UsageError
-from sagan_cli.evaluation.extractors import fidelity, published, weights
+from sagan_cli.evaluation.extractors import torch_fidelity, weights
 from sagan_cli.evaluation.extractors.extractor import Extractor
-from sagan_cli.evaluation.extractors.published import PUBLISHED, Published
+from sagan_cli.evaluation.extractors.weights import PUBLISHED, Published
 
 INCEPTION = "inception-v3-compat"
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def inception(file: Path) -> Extractor:
     ear = Ear()
-    return fidelity.open_fidelity(INCEPTION, weights=file, device=CPU, environ={}, **ear.how)
+    return torch_fidelity.open_torch_fidelity(INCEPTION, weights=file, device=CPU, environ={}, **ear.how)
 
 
 def find(ear: Ear, given: Path | None = None, name: str = INCEPTION, **environ: str) -> weights.Weights:
@@ -61,7 +61,7 @@ def find(ear: Ear, given: Path | None = None, name: str = INCEPTION, **environ: 
 
 
 def open_it(ear: Ear, name: str, given: Path | None = None, **environ: str) -> Extractor:
-    return fidelity.open_fidelity(name, weights=given, device=CPU, environ=environ, **ear.how)
+    return torch_fidelity.open_torch_fidelity(name, weights=given, device=CPU, environ=environ, **ear.how)
 
 
 def sha256(path: Path) -> str:
@@ -78,9 +78,9 @@ def pictures(count: int = 3, seed: int = 0) -> Tensor:
 
 
 def test_the_names_cost_no_torch() -> None:
-    names = "from sagan_cli.evaluation.extractors.fidelity import NAMES"
-    code = f"import sys; {names}; print(len(NAMES), 'torch' in sys.modules)"
-    root = Path(published.__file__).parents[3]
+    names = "from sagan_cli.evaluation.extractors.weights import EXTRACTORS"
+    code = f"import sys; {names}; print(len(EXTRACTORS), 'torch' in sys.modules)"
+    root = Path(weights.__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["15", "False"]
 
@@ -90,13 +90,13 @@ def test_names_urls_and_digests_are_torch_fidelitys() -> None:
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
     from torchvision.models import VGG16_Weights
 
-    assert set(fidelity.NAMES) == set(FEATURE_EXTRACTORS_REGISTRY)
+    assert set(weights.EXTRACTORS) == set(FEATURE_EXTRACTORS_REGISTRY)
     assert PUBLISHED[INCEPTION].url == feature_extractor_inceptionv3.URL_INCEPTION_V3
     assert PUBLISHED["vgg16"].url == VGG16_Weights.IMAGENET1K_V1.url
     for name, facts in feature_extractor_clip.MODEL_METADATA.items():
         assert PUBLISHED[name].sha256 == facts["hash"]
         assert PUBLISHED[name].url == feature_extractor_clip.MODEL_URLS[name]
-    assert fidelity.DINO == feature_extractor_dinov2.MODEL_METADATA
+    assert weights.DINO == feature_extractor_dinov2.MODEL_METADATA
     for entry in PUBLISHED.values():
         stem = Path(entry.files[0]).stem
         assert len(entry.sha256) == 64
@@ -251,7 +251,7 @@ def test_constructors_that_ask_for_any_pickle_get_tensors_only(tmp_path: Path, m
     mark, path = tmp_path / "mark", tmp_path / "bomb.pth"
     torch.save({"x": Bomb(mark)}, path)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    with fidelity._tensors_only(), pytest.raises(pickle.UnpicklingError):
+    with torch_fidelity._tensors_only(), pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=False)
     assert not mark.exists()
     assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"

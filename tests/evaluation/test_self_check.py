@@ -14,9 +14,8 @@ from support.inception_weights import constructed
 from torch import Tensor
 
 from sagan_cli.errors import SaganError
-from sagan_cli.evaluation.extractors import known_inception
 from sagan_cli.evaluation.extractors.extractor import Extractor
-from sagan_cli.evaluation.extractors.self_check import self_check
+from sagan_cli.evaluation.extractors.self_check import inception_difference, self_check
 
 
 def real(count: int) -> Tensor:
@@ -48,7 +47,7 @@ def check(made: Extractor, folder: Path) -> Any:
 
 def test_a_sound_extractor_passes_once_per_machine(tmp_path: Path) -> None:
     found = check(extractor(), tmp_path)
-    assert found.known_tensor == 0
+    assert found.known_images == 0
     assert found.order < 1e-5
     assert abs(found.floor) < 0.2
     assert check(extractor(), tmp_path) is None, "it is remembered"
@@ -68,7 +67,7 @@ def test_a_network_in_training_mode_is_found(tmp_path: Path) -> None:
         x = linear(pictures)
         return (x - x.mean(0)) / (x.std(0, correction=0) + 1)
 
-    with pytest.raises(SaganError, match="order of the pictures"):
+    with pytest.raises(SaganError, match="order of the images"):
         check(extractor(by_the_batch), tmp_path)
 
 
@@ -104,7 +103,7 @@ def test_inception_gives_the_expected_features_and_a_lost_resize_does_not(
 ) -> None:
     network = constructed()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    assert known_inception.difference(network) < 1e-4
+    assert inception_difference(network) < 1e-4
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
     from torch_fidelity import feature_extractor_inceptionv3 as module
@@ -113,6 +112,6 @@ def test_inception_gives_the_expected_features_and_a_lost_resize_does_not(
         return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
     monkeypatch.setattr(module, "interpolate_bilinear_2d_like_tensorflow1x", another)
-    assert known_inception.difference(network) > 1e-2
+    assert inception_difference(network) > 1e-2
     with pytest.raises(SaganError, match="known weights"):
         check(extractor(inception=network), tmp_path)

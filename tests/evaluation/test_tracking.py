@@ -71,9 +71,9 @@ def test_auto_stays_within_its_share_of_the_clock(monkeypatch: pytest.MonkeyPatc
 
     clock = [100.0]
     monkeypatch.setattr(tracking.time, "monotonic", lambda: clock[0])
-    room: Any = type("Room", (), {"runtime": Alone()})()
+    context: Any = type("Context", (), {"runtime": Alone()})()
     nothing: Any = None
-    tracker = tracking.Tracker("auto", 64, nothing, nothing, room, cost=3.0, begun=100.0)
+    tracker = tracking.Tracker("auto", 64, nothing, nothing, context, cost=3.0, begun=100.0)
 
     def measure(*_: Any) -> None:
         clock[0] += 4.0

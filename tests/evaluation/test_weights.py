@@ -16,8 +16,8 @@ import torch
 from support.callbacks import Ear
 
 from sagan_cli.errors import SaganError, UsageError
-from sagan_cli.evaluation.extractors import published, weights
-from sagan_cli.evaluation.extractors.published import PUBLISHED, Published
+from sagan_cli.evaluation.extractors import weights
+from sagan_cli.evaluation.extractors.weights import PUBLISHED, Published
 
 INCEPTION = "inception-v3-compat"
 BODY = bytes(range(256)) * 12_000
@@ -204,7 +204,7 @@ def test_a_download_that_fails(
     checkpoints: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(published, "TIMEOUT", 0.3)
+    monkeypatch.setattr(weights, "TIMEOUT", 0.3)
     url = publish(f"{server}/{manner}")
     begun = time.monotonic()
     with pytest.raises(SaganError, match=words) as caught:

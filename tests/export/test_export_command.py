@@ -350,7 +350,7 @@ def test_a_file_is_scored_like_its_run(home: Path, tmp_path: Path) -> None:
     assert found["checkpoint"] == "m.safetensors"
     assert len(runs.Run(home / RUN).metrics()) == lines + 1, "the file's score is not its run's"
     line = fails(2, "eval-fid", "m.safetensors", "--extractor", "classifier", "--quiet", cwd=tmp_path)
-    assert "m.safetensors: was trained on idx/: say where those pictures lie with --data" in line
+    assert "m.safetensors: was trained on idx/: name the folder of those images with --data" in line
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

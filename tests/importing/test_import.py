@@ -239,7 +239,7 @@ def test_an_imported_run_is_scored_against_data(studio: Path) -> None:
 
 def test_without_data_or_discriminator_the_way_out_is_told(studio: Path) -> None:
     said = fails(2, "eval-fid", "run", "-n", 8, cwd=studio)
-    assert "was imported, and what it was trained on is not known: name the real pictures with --data" in said
+    assert "was imported, and what it was trained on is not known: name the real images with --data" in said
     assert "was imported" in fails(2, "train", "--resume", "run", cwd=studio)
     assert "was imported" in fails(2, "train", "--out", "run", "--data", "real", "--size", 32, cwd=studio)
     done = fails(1, "visualize-attn", "run", "--layer", "D16", "--out", "d.png", cwd=studio)

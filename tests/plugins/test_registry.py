@@ -57,7 +57,9 @@ def test_every_group_takes_plugins_and_imports_none_to_list_them(site: Path, kin
     source = GOOD
     if wanted is not None:
         values = ", ".join(
-            f"{f.name}=None" for f in fields(wanted) if f.default is MISSING and f.default_factory is MISSING
+            f"{f.name}={{'x': 'lower'}}" if f.name == "better" else f"{f.name}=None"
+            for f in fields(wanted)
+            if f.default is MISSING and f.default_factory is MISSING
         )
         source = f"from sagan_cli.contracts import {wanted.__name__}\nbuild = {wanted.__name__}({values})\n"
     install(site, "fake", f"[{GROUPS[kind]}]\nextra = fake_{kind}:build\n", **{f"fake_{kind}": source})

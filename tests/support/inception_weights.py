@@ -72,11 +72,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("out", type=Path, metavar="OUT.pth", nargs="?")
     parser.add_argument("seed", type=int, nargs="?", default=0, metavar="SEED")
-    parser.add_argument("--known", action="store_true", help="print EXPECTED of known_inception.py")
+    parser.add_argument("--known", action="store_true", help="print KNOWN_FEATURES of self_check.py")
     arguments = parser.parse_args()
     if arguments.known:
-        from sagan_cli.evaluation.extractors.known_inception import measured
+        from sagan_cli.evaluation.extractors.self_check import known_weight_features
 
-        print(*("    (" + ", ".join(f"{v:.6g}" for v in row) + ")," for row in measured(constructed())), sep="\n")
+        print(
+            *("    (" + ", ".join(f"{v:.6g}" for v in row) + ")," for row in known_weight_features(constructed())),
+            sep="\n",
+        )
     else:
         random_inception(arguments.out, arguments.seed)

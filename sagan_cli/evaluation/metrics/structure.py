@@ -1,4 +1,4 @@
-"""Structure score: the share of images that a dataset's own checker finds correct, for example four legs."""
+"""The structure score: the share of images that the dataset's own function `structure` finds built right."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from collections.abc import Iterator
 
 from sagan_cli.contracts import Metric, MetricInputs, Score
 
+STRUCTURE = "structure"
 
-def _compute(inputs: MetricInputs) -> Iterator[Score]:
+
+def compute(inputs: MetricInputs) -> Iterator[Score]:
+    """Return the share of images whose measurement is not 0."""
     import numpy as np
 
     from sagan_cli.evaluation.metrics.bootstrap import share_interval
 
-    correct = inputs.fake.rows[:, 0]
-    hits = int(np.count_nonzero(correct))
-    yield Score("structure", hits / len(correct), share_interval(hits, len(correct)))
+    right = inputs.fake.rows[:, 0]
+    hits = int(np.count_nonzero(right))
+    yield Score(STRUCTURE, hits / len(right), share_interval(hits, len(right)))
 
 
-STRUCTURE = Metric(
-    "share of images that the dataset's own `structure` function finds correct",
-    better={"structure": "higher"},
-    compute=_compute,
+METRIC = Metric(
+    about="share of images that are built right, for datasets that can tell: on quadrupeds, exactly four legs",
+    better={STRUCTURE: "higher"},
+    compute=compute,
     layer=None,
     real="none",
+    measure=STRUCTURE,
 )

@@ -1,7 +1,7 @@
-"""torch-fidelity's feature extractors, opened without its habits: no unchecked pickle, no words on standard output.
+"""torch-fidelity's feature extractors, opened without executing a pickle and without output on stdout.
 
-The networks, their resizing and the choice of layers are torch-fidelity's own classes, so that features are its to the
-bit; where the weights come from, and what is believed about them, is `weights.py`.
+Networks, resizing and layers are torch-fidelity's own classes, so that features are equal to the bit; `weights.py`
+finds and checks the weights.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from sagan_cli.errors import SaganError, UsageError, closest
-from sagan_cli.evaluation.extractors.published import FLAG, INCEPTION, PUBLISHED, TIMEOUT, Progress
-from sagan_cli.evaluation.extractors.weights import Weights, find_weights, load_tensors, offline, opened, tensor_digest
-
-if TYPE_CHECKING:  # torch and torch-fidelity are imported where they are used: NAMES is wanted without them
-    import torch
-    from torch import Tensor
-
-    from sagan_cli.evaluation.extractors.extractor import Extractor
-
-DINO = {
-    "dinov2-vit-s-14": "dinov2_vits14",
-    "dinov2-vit-b-14": "dinov2_vitb14",
-    "dinov2-vit-l-14": "dinov2_vitl14",
-    "dinov2-vit-g-14": "dinov2_vitg14",
-}
-"""Extractor -> name in the hub repository facebookresearch/dinov2."""
-NAMES: tuple[str, ...] = (*PUBLISHED, *DINO)
-"""What `--extractor` accepts of torch-fidelity's."""
+from sagan_cli.evaluation.extractors.extractor import Extractor
+from sagan_cli.evaluation.extractors.weights import (
+    DINO,
+    EXTRACTORS,
+    FLAG,
+    INCEPTION,
+    PUBLISHED,
+    TIMEOUT,
+    Progress,
+    Weights,
+    find_weights,
+    load_tensors,
+    offline,
+    opened,
+    tensor_digest,
+)
 
 METRICS = ("fid", "kid", "prc")
-"""Metrics of any features. Inception score wants class probabilities, which of these only Inception gives."""
+"""Metrics of any features. The inception score needs class probabilities, which only Inception has."""
 
 
-def open_fidelity(
+def open_torch_fidelity(
     name: str,
     *,
     weights: Path | None,
@@ -52,18 +53,19 @@ def open_fidelity(
     progress: Progress,
     notify: Callable[[str], None],
 ) -> Extractor:
-    """One of `NAMES`, frozen, in evaluation mode, on `device`, with its weights found, checked and loaded.
+    """Open one of `EXTRACTORS`, frozen, in evaluation mode, on `device`, with its weights found, checked and loaded.
 
     Args:
-        weights: `--weights`; a file instead of the one that would be looked for.
+        weights: `--weights`; a file instead of the published one.
         environ: SAGAN_FID_WEIGHTS, SAGAN_OFFLINE and HF_HUB_OFFLINE are read.
 
     Raises:
         UsageError: no such name or file, or weights for an extractor that takes none.
-        SaganError: weights that cannot be had, or are not this network's.
+        SaganError: the weights cannot be downloaded, or are not this network's.
     """
-    if name not in NAMES:
-        raise UsageError(f"--extractor {name}: no such extractor{closest(name, NAMES)}; there are {', '.join(NAMES)}")
+    if name not in EXTRACTORS:
+        known = ", ".join(EXTRACTORS)
+        raise UsageError(f"--extractor {name}: no such extractor{closest(name, EXTRACTORS)}; there are {known}")
     if name in DINO:
         return _open_dino(name, weights, device, environ, notify)
     found = find_weights(name, weights, environ=environ, progress=progress, notify=notify)
@@ -73,12 +75,9 @@ def open_fidelity(
 
 
 def _load_state(name: str, weights: Weights, notify: Callable[[str], None]) -> tuple[Any, str]:
-    """Inception or VGG16 from tensors by name; the module and its digest."""
-    import torch
-
+    """Load Inception or VGG16 from tensors by name; return the module and its digest."""
     state = load_tensors(weights)
-    # The classes read a checkpoint of torch.save's and nothing else: they get one made in memory of the tensors that
-    # passed, never the file.
+    # The classes read only files of torch.save: they get one made in memory from the checked tensors, never the file.
     ours = io.BytesIO()
     torch.save(state, ours)
     ours.seek(0)
@@ -93,10 +92,9 @@ def _load_state(name: str, weights: Weights, notify: Callable[[str], None]) -> t
 
 
 def _load_script(name: str, weights: Weights, notify: Callable[[str], None]) -> tuple[Any, str]:
-    """CLIP, which is published as a TorchScript archive.
+    """Load CLIP, which is published as a TorchScript archive.
 
-    torch.jit.load runs code from the archive, and no other reader exists; so only the very bytes that were published
-    are accepted, whoever names the file.
+    torch.jit.load runs code from the archive, and there is no other reader; so only the published bytes are accepted.
     """
     if not weights.published:
         raise SaganError(
@@ -104,7 +102,7 @@ def _load_script(name: str, weights: Weights, notify: Callable[[str], None]) -> 
             "holds code, so no other is opened"
         )
     with opened(weights) as f, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", FutureWarning)  # nothing that a user could change
+        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", FutureWarning)  # users cannot change this
         return _construct(name, notify, feature_extractor_weights_path=f), weights.sha256
 
 
@@ -115,17 +113,15 @@ def _open_dino(
     environ: Mapping[str, str],
     notify: Callable[[str], None],
 ) -> Extractor:
-    """DINOv2 through torch.hub, which fetches code and weights from its authors; nothing is published to check against.
+    """Open DINOv2 by torch.hub, which downloads code and weights from its authors; no sha256 is published.
 
-    The digest is of the tensors, so that another set of weights is another extractor in every record.
+    The digest is that of the tensors, so that other weights are another extractor in every record.
     """
-    import torch
-
     if weights is not None:
         raise UsageError(f"{FLAG}: {name} is fetched by torch.hub and takes no file; leave it out")
     hub = Path(torch.hub.get_dir())
     needed = (hub / "facebookresearch_dinov2_main", hub / "checkpoints" / f"{DINO[name]}_pretrain.pth")
-    # With both there, torch.hub still asks GitHub for the name of the main branch, and does without an answer.
+    # Even with both, torch.hub requests the name of the main branch from GitHub, and continues without an answer.
     missing = [str(path) for path in needed if not path.exists()]
     if missing and (set_by := offline(environ)):
         raise SaganError(
@@ -147,21 +143,20 @@ def _open_dino(
 
 
 def _construct(name: str, notify: Callable[[str], None], **arguments: Any) -> Any:
-    """torch-fidelity's module of a name; what it prints goes to `notify`, and torch's random state stays as it was."""
-    import torch
+    """Build torch-fidelity's module; its output goes to `notify`, and torch's random state does not change."""
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     cls = FEATURE_EXTRACTORS_REGISTRY[name]
-    # fork_rng: the constructors initialise every layer at random before they load it
-    with _overheard(notify), _patience(), _tensors_only(), torch.random.fork_rng(devices=[]):
+    # fork_rng: the constructors initialise every layer at random before they load the weights
+    with _redirected(notify), _network_timeout(), _tensors_only(), torch.random.fork_rng(devices=[]):
         return cls(name, list(cls.get_provided_features_list()), **arguments)
 
 
 @contextlib.contextmanager
 def _tensors_only() -> Iterator[None]:
-    """Within it torch.load takes tensors and plain containers alone, even of who asks for weights_only=False.
+    """Within it torch.load accepts only tensors and plain containers, even if called with weights_only=False.
 
-    torch-fidelity's constructors do ask. PyTorch reads these variables at every call.
+    torch-fidelity's constructors call it so. PyTorch reads these variables at every call.
     """
     force, allow = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
     before = {name: os.environ.pop(name, None) for name in (force, allow)}
@@ -178,8 +173,6 @@ def _tensors_only() -> Iterator[None]:
 def _extractor(
     name: str, module: Any, digest: str, published: bool | None, device: torch.device, facts: Mapping[str, Any]
 ) -> Extractor:
-    from sagan_cli.evaluation.extractors.extractor import Extractor
-
     module.eval().requires_grad_(False).to(device)
     side = getattr(module, "INPUT_IMAGE_SIZE", None) or module.resolution
     metrics = (*METRICS, "isc") if name == INCEPTION else METRICS
@@ -196,16 +189,16 @@ def _extractor(
     )
 
 
-def _compute(module: Any, pictures: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
-    """Features of uint8 (N, 3, H, W), float32 (N, D) by layer; the network stops after the last layer wanted."""
+def _compute(module: Any, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
+    """Features of uint8 (N, 3, H, W), float32 (N, D) by layer; the network stops after the last of `layers`."""
     if unknown := set(layers) - set(module.get_provided_features_list()):
         raise ValueError(f"{module.name} has no layers {sorted(unknown)}")
     module.features_list = list(layers)
-    return dict(zip(layers, module(pictures), strict=True))
+    return dict(zip(layers, module(images), strict=True))
 
 
 def _mismatch(message: str) -> str | None:
-    """The first wrong key in what Module.load_state_dict raises; None when that is not what was raised."""
+    """The first wrong key in an error of Module.load_state_dict; None for other errors."""
     lines = [line.strip() for line in message.splitlines()]
     if not lines or "loading state_dict" not in lines[0] or len(lines) < 2:
         return None
@@ -213,8 +206,8 @@ def _mismatch(message: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _overheard(notify: Callable[[str], None]) -> Iterator[None]:
-    """Standard output and error of foreign code, told line by line afterwards; progress bars are left out."""
+def _redirected(notify: Callable[[str], None]) -> Iterator[None]:
+    """Send stdout and stderr of a library to `notify`, line by line afterwards; progress bars are left out."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -226,8 +219,8 @@ def _overheard(notify: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """torch.hub asks for no time limit, and would wait for ever behind a silent firewall."""
+def _network_timeout() -> Iterator[None]:
+    """Give torch.hub a timeout; without one it would wait for ever behind a firewall that drops packets."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:

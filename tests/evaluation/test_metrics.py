@@ -18,16 +18,13 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from sagan_cli.errors import SaganError
-from sagan_cli.evaluation.metrics import bootstrap as interval
-from sagan_cli.evaluation.metrics import scores
-from sagan_cli.evaluation.metrics.bootstrap import (
-    bootstrap_mean,
-    frechet_influence,
-    isc_influence,
-    kid_influence,
-    share_interval,
-)
-from sagan_cli.evaluation.metrics.scores import isc, kid, precision_recall
+from sagan_cli.evaluation.metrics import bootstrap, inception_score
+from sagan_cli.evaluation.metrics import precision_recall as precision_recall_module
+from sagan_cli.evaluation.metrics.bootstrap import bootstrap_mean, share_interval
+from sagan_cli.evaluation.metrics.fid import frechet_influence
+from sagan_cli.evaluation.metrics.inception_score import isc, isc_influence
+from sagan_cli.evaluation.metrics.kid import kid, kid_influence
+from sagan_cli.evaluation.metrics.precision_recall import precision_recall
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.float32]
@@ -128,8 +125,10 @@ def test_kid_is_torch_fidelitys_to_the_bit(tmp_path: Path, n: int, m: int, size:
         torch.from_numpy(fake), torch.from_numpy(real), kid_subsets=20, kid_subset_size=size, verbose=False
     )
     found = kid(fake, real, subsets=20, subset_size=50)
-    assert (found.value, found.std) == tuple(want.values())
-    assert found.details == {"kid_subset_size": size, "kid_subsets": 20, "kid_seed": 2020}
+    assert (found.value, found.details["kid_std"]) == tuple(want.values())
+    assert found.details == {
+        "kid_std": list(want.values())[1], "kid_subset_size": size, "kid_subsets": 20, "kid_seed": 2020
+    }  # fmt: skip
     assert kid(mapped(fake, tmp_path / "f.npy"), mapped(real, tmp_path / "r.npy"), subsets=20, subset_size=50) == found
     assert kid(fake, real, subsets=20, subset_size=min(size, 30), seed=1).value != found.value or size == 2
 
@@ -138,7 +137,7 @@ def test_kid_of_whole_sets_is_the_u_statistic() -> None:
     fake, real = features(30, 7, 1, 0.2), features(30, 7, 2)
     found = kid(fake, real, subsets=2)
     assert found.value == pytest.approx(mmd(fake.astype(np.float64), real.astype(np.float64)), rel=1e-4)
-    assert found.std == pytest.approx(0, abs=1e-3 * found.value)  # rounding in float32
+    assert found.details["kid_std"] == pytest.approx(0, abs=1e-3 * found.value)  # rounding in float32
 
 
 @pytest.mark.parametrize(("n", "splits"), [(200, 10), (203, 10), (50, 1), (4, 10)])
@@ -147,8 +146,8 @@ def test_inception_score_is_torch_fidelitys_to_the_bit(tmp_path: Path, n: int, s
     used = min(n, splits)
     want = isc_features_to_metric(torch.from_numpy(logits), used, True, 2020)
     found = isc(logits, splits=splits)
-    assert (found.value, found.std) == tuple(want.values())
-    assert found.details == {"isc_splits": used, "isc_seed": 2020}
+    assert (found.value, found.details["isc_std"]) == tuple(want.values())
+    assert found.details == {"isc_std": list(want.values())[1], "isc_splits": used, "isc_seed": 2020}
     assert isc(mapped(logits, tmp_path / "l.npy"), splits=splits) == found
 
 
@@ -158,10 +157,10 @@ def test_inception_score_is_its_definition_and_chunks_change_nothing(monkeypatch
     wide = logits.astype(np.float64)[order]
     parts = [np.exp(log_score(part)) for part in (wide[:30], wide[30:60], wide[60:])]
     found = isc(logits, splits=3)
-    assert (found.value, found.std) == pytest.approx((np.mean(parts), np.std(parts)), rel=1e-12)
+    assert (found.value, found.details["isc_std"]) == pytest.approx((np.mean(parts), np.std(parts)), rel=1e-12)
     assert 1 < found.value < 9
-    monkeypatch.setattr(scores, "AT_ONCE", 0)
-    monkeypatch.setattr(interval, "CHUNK", 7)
+    monkeypatch.setattr(inception_score, "AT_ONCE", 0)
+    monkeypatch.setattr(bootstrap, "CHUNK", 7)
     chunked = isc(logits, splits=3)
     assert (chunked.value, *chunked.interval) == pytest.approx((found.value, *found.interval), rel=1e-12)  # type: ignore[misc]
 
@@ -187,8 +186,8 @@ def test_precision_and_recall_are_torch_fidelitys_and_the_definition(n: int, m: 
 def test_blocks_of_distances_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake, real = features(120, 6, 1, 0.3), features(150, 6, 2)
     whole = precision_recall(fake, real)
-    monkeypatch.setattr(scores, "ALL_PAIRS", 100)
-    monkeypatch.setattr(scores, "BLOCK", 4 * 150 * 32)
+    monkeypatch.setattr(precision_recall_module, "ALL_PAIRS", 100)
+    monkeypatch.setattr(precision_recall_module, "BLOCK", 4 * 150 * 32)
     monkeypatch.delattr("torch_fidelity.metric_prc.calculate_precision_recall_full")  # nothing holds all pairs now
     assert precision_recall(mapped(fake, tmp_path / "f.npy"), mapped(real, tmp_path / "r.npy")) == whole
 
@@ -206,9 +205,9 @@ def test_what_cannot_be_scored_is_said() -> None:
     bad = some.copy()
     bad[3, 1] = np.nan
     for metric in (kid, precision_recall):
-        with pytest.raises(SaganError, match="1 generated picture"):
+        with pytest.raises(SaganError, match="1 generated image"):
             metric(few, some)
-        with pytest.raises(SaganError, match="1 real picture"):
+        with pytest.raises(SaganError, match="1 real image"):
             metric(some, few)
         with pytest.raises(SaganError, match="4 features and real ones 5"):
             metric(some, other)
@@ -218,7 +217,7 @@ def test_what_cannot_be_scored_is_said() -> None:
     for values in (bad, np.array([[0, 1e4], [0, 1e4]], np.float32)):  # the second: one class's share is 0 in float64
         with pytest.raises(SaganError, match="inception score is not a finite number"):
             isc(values, splits=1)
-    with pytest.raises(SaganError, match="no pictures"):
+    with pytest.raises(SaganError, match="no images"):
         isc(features(0, 4, 1))
     with pytest.raises(SaganError, match="no interval"):
         bootstrap_mean(np.array([0.0, np.inf]))
@@ -241,7 +240,7 @@ def test_frechet_influence_is_the_derivative_at_full_rank_or_not(count: int, wid
 def test_frechet_influence_in_chunks_and_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake, own, other = (features(100, 6, 1, 0.2), *map(moments, (features(100, 6, 1, 0.2), features(90, 6, 2))))
     whole = frechet_influence(fake, *own, *other)
-    monkeypatch.setattr(interval, "CHUNK", 7)
+    monkeypatch.setattr(bootstrap, "CHUNK", 7)
     np.testing.assert_allclose(frechet_influence(mapped(fake, tmp_path / "f.npy"), *own, *other), whole, rtol=1e-9)
 
 
@@ -304,7 +303,7 @@ def test_inception_score_of_splits_is_linearised_as_their_mean(monkeypatch: pyte
         return float(np.log(np.mean([np.exp(log_score(wide[part], w[part] / w[part].sum())) for part in parts])))
 
     seen: list[Array] = []
-    monkeypatch.setattr(scores, "bootstrap_mean", lambda influence: seen.append(influence) or (-0.1, 0.2))
+    monkeypatch.setattr(bootstrap, "bootstrap_mean", lambda influence: seen.append(influence) or (-0.1, 0.2))
     found = isc(logits, splits=3)
     assert found.interval == pytest.approx((found.value * np.exp(-0.1), found.value * np.exp(0.2)), rel=1e-12)
     want = slopes(weighted, 11)

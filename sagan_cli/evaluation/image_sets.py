@@ -1,0 +1,226 @@
+"""The two sets of images of a score: generated ones, drawn on demand, and real ones, packed or read as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sagan_cli.config.schema import DataConfig
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.data.packing.pack import Pack, PackRequest
+from sagan_cli.data.sources import opening as sources
+from sagan_cli.engine.jobs import Progress, packed
+from sagan_cli.engine.runtime import Runtime
+from sagan_cli.engine.sample import Request, latents, pictures
+from sagan_cli.errors import UsageError
+from sagan_cli.evaluation.features import ImageSet, Indices, Measure, Moments
+from sagan_cli.evaluation.images.pictures import open_pictures, read_statistics
+from sagan_cli.ops.randomness import generator
+from sagan_cli.plugins import registry
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """The images of a pack."""
+
+    pack: Pack
+
+    def __len__(self) -> int:
+        return len(self.pack.images)
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        return self.pack.labels if self.pack.class_names else None
+
+    def batches(self, size: int, order: Indices | None = None) -> Iterator[NDArray[np.uint8]]:
+        order = np.arange(len(self)) if order is None else order
+        for start in range(0, len(order), size):
+            yield self.pack.images[order[start : start + size]]
+
+
+@dataclass(frozen=True)
+class GeneratedImages:
+    """Images of a generator, one per request; with seeds s, s + 1, ... those of `sagan sample --seed s`."""
+
+    network: nn.Module
+    spec: ModelSpec
+    requests: Sequence[Request]
+    runtime: Runtime
+    truncation: float | None = None
+    batch_statistics: bool = False
+    """Whether batch norm uses the statistics of each batch instead of the saved ones."""
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        if not self.spec.num_classes:
+            return None
+        _, y = latents(self.requests, self.spec, None)
+        return None if y is None else y.numpy()
+
+    def batches(self, size: int, order: Indices | None = None) -> Iterator[NDArray[np.uint8]]:
+        chosen = self.requests if order is None else [self.requests[i] for i in order.tolist()]
+        with batch_statistics(self.network, self.batch_statistics):
+            for drawn, _ in pictures(
+                self.network, self.spec, chosen, self.runtime,
+                truncation=self.truncation, batch=size, whole=self.batch_statistics,
+            ):  # fmt: skip
+                yield drawn
+
+
+@dataclass(frozen=True)
+class FirstImages:
+    """The first `count` images of a set."""
+
+    images: ImageSet
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count > len(self.images):
+            raise UsageError(f"-n {self.count}: there are only {len(self.images):,} images")
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        labels = self.images.labels
+        return None if labels is None else labels[: self.count]
+
+    def batches(self, size: int, order: Indices | None = None) -> Iterator[NDArray[np.uint8]]:
+        return self.images.batches(size, np.arange(self.count) if order is None else order)
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The real images of a score, or ready statistics of their features."""
+
+    images: ImageSet | None
+    digest: str
+    """Of content and transform: equal digests mean equal features."""
+    class_names: tuple[str, ...] = ()
+    moments: Moments | None = None
+    """Ready statistics, where `images` is None."""
+    pack: Pack | None = None
+    """The pack, where the images were fitted to a size."""
+    source: str = ""
+    """As `--data` names it; functions that the dataset's factory offers to metrics are found by it."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """`data`, `data_digest`, `split`, `real_size` and `fit` of the record."""
+
+    def measure(self, name: str) -> Measure | None:
+        """Return the function that the dataset's factory offers as attribute `name`; None without one."""
+        if self.pack is None or self.pack.images.shape[-1] != 3 or self.source not in registry.names("datasets"):
+            return None
+        found: Measure | None = getattr(registry.load("datasets", self.source), name, None)
+        return found
+
+
+def packed_images(pack: Pack, source: str, facts: dict[str, Any] | None = None) -> RealImages:
+    """Return the images of a pack that is open."""
+    return RealImages(
+        PackedImages(pack), pack.digest, pack.class_names, pack=pack, source=source, facts=facts or {}
+    )  # fmt: skip
+
+
+def fitted_images(
+    data: DataConfig,
+    height: int,
+    width: int,
+    channels: int | None,
+    progress: Progress,
+    notify: Callable[[str], None],
+    *,
+    download: bool = False,
+) -> RealImages:
+    """Open images fitted to a model's size exactly as training fits them: the same pack, so the same digest.
+
+    Raises:
+        UsageError, DataError: as for training.
+    """
+    dataset = sources.open_source(
+        data.source, data_root=Path(data.root), split=data.split, height=height, width=width,
+        unconditional=data.unconditional, download=download,
+    )  # fmt: skip
+    pack = packed(dataset, PackRequest(height, width, channels, data.fit), data.max_bad, progress, notify)
+    transform = json.loads(pack.manifest.read_text(encoding="utf-8"))["transform"]
+    facts = {
+        "data": data.source, "data_digest": pack.digest,
+        "split": data.split if sources.has_parts(data.source) else None,
+        "real_size": f"{height}x{width}", "fit": transform["fit"],
+    }  # fmt: skip
+    return packed_images(pack, data.source, facts)
+
+
+def unfitted_images(data: DataConfig, open_files: ExitStack) -> RealImages:
+    """Open images of a folder, archive or .npz at their own sizes, or the `mu` and `sigma` of a statistics file.
+
+    Raises:
+        UsageError, DataError: no such images.
+    """
+    facts = {"data": data.source, "split": None, "real_size": "as they are", "fit": None}
+    path = Path(data.source).expanduser()
+    if path.suffix.lower() == ".npz" and path.is_file() and (found := read_statistics(path)) is not None:
+        mu, sigma = found
+        digest = hashlib.sha256(mu.tobytes() + sigma.tobytes()).hexdigest()
+        moments = Moments(mu.astype(np.float32), sigma, 0)
+        return RealImages(None, digest, moments=moments, source=data.source, facts={**facts, "data_digest": digest})
+    images = open_files.enter_context(open_pictures(data.source, flag="--data"))
+    digest = images.digest()
+    return RealImages(
+        images, digest, tuple(images.class_names), source=data.source, facts={**facts, "data_digest": digest}
+    )
+
+
+def needs_fitting(data: DataConfig, fit: str | None) -> bool:
+    """Return whether `--data` is fitted to the size of the scored images: a dataset with parts, or any with --fit."""
+    return fit is not None or sources.has_parts(data.source)
+
+
+class batch_statistics:
+    """Within it batch norms use the statistics of each batch, and the saved ones do not change."""
+
+    def __init__(self, network: nn.Module, on: bool) -> None:
+        self._norms = [m for m in network.modules() if isinstance(getattr(m, "running_mean", None), torch.Tensor)]
+        self._norms = self._norms if on else []
+        self._before: list[tuple[bool, float]] = []
+
+    def __enter__(self) -> None:
+        self._before = [(m.training, m.momentum) for m in self._norms]  # type: ignore[misc]
+        for norm in self._norms:
+            norm.training, norm.momentum = True, 0.0  # type: ignore[assignment]
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (training, momentum) in zip(self._norms, self._before, strict=True):
+            norm.training, norm.momentum = training, momentum  # type: ignore[assignment]
+
+
+def requests_for(count: int, first: int, labels: NDArray[np.int64] | None, classes: int) -> list[Request]:
+    """Return requests with seeds first, first + 1, ...; with labels of real images, classes as frequent as there."""
+    seeds = range(first, first + count)
+    if labels is None or not classes:
+        return [Request(seed) for seed in seeds]
+    share = np.cumsum(np.bincount(labels, minlength=classes)) / len(labels)
+    chance = [torch.rand((), generator=generator(seed, "label"), dtype=torch.float64).item() for seed in seeds]
+    chosen = np.minimum(np.searchsorted(share, chance, side="right"), classes - 1)
+    return [Request(seed, int(label)) for seed, label in zip(seeds, chosen, strict=True)]
+
+
+def choose_indices(count: int, limit: int | None) -> Indices:
+    """Return the indices of `limit` of `count` images in order, always the same ones; all without a limit."""
+    if limit is None or limit >= count:
+        return np.arange(count)
+    chosen = torch.randperm(count, generator=generator(0, "evaluation"))[:limit]
+    return np.sort(chosen.numpy())
