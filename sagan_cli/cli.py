@@ -23,7 +23,7 @@ from sagan_cli.plugins import registry
 EPILOG = """
 Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted (Ctrl-C), 143 terminated.
 
-Plugins add data sets, architectures and commands: see 'sagan plugins'.
+Plugins add datasets, architectures, metrics, losses and more: see 'sagan plugins'.
 """
 
 

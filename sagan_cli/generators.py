@@ -32,7 +32,7 @@ BEST = "best"
 
 
 def exported_file(path: Path) -> Path | None:
-    """The file of an exported generator: itself, or the one in its hub folder; None for anything else."""
+    """Return the file of an exported generator, `path` or the one in a Hugging Face folder; None for anything else."""
     if path.is_dir():
         return (
             None if (path / runs.CHECKPOINT_FACTS).exists() or not (path / runs.MODEL).is_file() else path / runs.MODEL
@@ -41,7 +41,7 @@ def exported_file(path: Path) -> Path | None:
 
 
 def in_checkpoint(path: Path) -> bool:
-    """Whether a path is a file of a checkpoint directory."""
+    """Return whether `path` is a file in a checkpoint directory."""
     return path.is_file() and (path.parent / runs.CHECKPOINT_FACTS).is_file()
 
 
@@ -49,7 +49,7 @@ def find_model(target: str | None) -> Path:
     """Return the checkpoint directory or .safetensors file that a target means; `-` for standard input.
 
     Raises:
-        UsageError: there is nothing there, or standard input is a keyboard.
+        UsageError: no such target, or standard input is a terminal.
         CheckpointError: a run without checkpoints.
     """
     if target == STDIN:
@@ -70,8 +70,8 @@ def open_found(found: Path, runtime: Runtime, *, raw: bool) -> Sampler:
     """Open the generator that `find_model` found.
 
     Raises:
-        UsageError: `raw` is wanted of a file that holds the moving average.
-        CheckpointError: it is damaged, of another format, or of an architecture that is not there.
+        UsageError: `raw`, but the file holds the EMA weights only.
+        CheckpointError: it is damaged, of another format, or of an architecture that is not installed.
     """
     from sagan_cli.engine import sample
     from sagan_cli.export.single_file import read_file

@@ -104,6 +104,12 @@ def _require_decay(merged: Mapping[str, _Given]) -> None:
     start, end = merged["train.decay_from"], merged["train.decay_steps"]
     if start.value and end.source == "default":
         raise UsageError(f"--decay-from {start.value}: add --decay-steps, the step at which the rates have come to 0")
+    for key in ("train.d_lr", "train.g_lr") if end.value else ():
+        if not parse_schedule(merged[key].value, f"--{SETTINGS[key].flag}").constant:
+            raise UsageError(
+                f"--decay-steps {end.value}: --{SETTINGS[key].flag} {merged[key].value} is a schedule already; "
+                "add --decay-steps 0, or give a constant rate"
+            )
     if end.value and start.value >= end.value:
         raise UsageError(f"--decay-from {start.value}: must be below --decay-steps {end.value}")
 

@@ -21,23 +21,23 @@ def setting(default: Any, text: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures, and how they are fitted to the network."""
+    """The dataset, and how images are fitted to the network."""
 
     source: str = setting(
         "quadrupeds",
-        "Folder, class folders, .zip, IDX folder, or the name of a data set.",
+        "Folder of images or of class folders, .zip, IDX folder, or the name of a dataset.",
         flag="data",
         metavar="PATH|NAME",
     )
-    root: str = setting("data", "Where named data sets lie.", flag="data-root", metavar="DIR", live=True)
-    split: str = setting("train", "Which part of a data set that has parts.", choices=("train", "test"))
-    size: str = setting("auto", "Picture size, N or HEIGHTxWIDTH; auto asks the data set, else 64.", metavar="SIZE")
-    channels: str = setting("auto", "1, 3 or 4; auto looks at the pictures.", choices=("auto", "1", "3", "4"))
-    fit: str = setting("auto", "How a picture of another shape is fitted.", choices=("auto", "crop", "pad", "stretch"))
-    flip: bool = setting(False, "Mirror half of the pictures left to right.")
+    root: str = setting("data", "Folder that holds named datasets.", flag="data-root", metavar="DIR", live=True)
+    split: str = setting("train", "Part of a dataset that has parts.", choices=("train", "test"))
+    size: str = setting("auto", "Image size, N or HEIGHTxWIDTH; auto is the dataset's own, else 64.", metavar="SIZE")
+    channels: str = setting("auto", "1, 3 or 4; auto is detected from the images.", choices=("auto", "1", "3", "4"))
+    fit: str = setting("auto", "How an image of another shape is fitted.", choices=("auto", "crop", "pad", "stretch"))
+    flip: bool = setting(False, "Mirror half of the images left to right.")
     unconditional: bool = setting(False, "Ignore the classes.")
     max_bad: float = setting(
-        0.01, "Largest share of unreadable pictures that is skipped and not refused.", low=0.0, high=1.0, live=True
+        0.01, "Largest share of unreadable images that is skipped; more is an error.", low=0.0, high=1.0, live=True
     )
 
 
@@ -56,7 +56,7 @@ class ModelConfig:
     )
     attention: str = setting(
         AUTO,
-        "The reading of the attention block, or the control in its place; auto is the architecture's own.",
+        "Attention variant; residual is a plain block of equal size instead; auto is the architecture's own.",
         choices=(AUTO, "official", "paper", "port", "rows", "nonlocal", "residual"),
     )
     attn_ratio: str = setting(
@@ -86,8 +86,8 @@ class ModelConfig:
 class TrainConfig:
     """The objective and its optimisation."""
 
-    steps: int = setting(100_000, "Generator updates in all; a resumed run stops at the same total.", low=1, live=True)
-    batch: int = setting(64, "Pictures per update, over all processes together.", low=1)
+    steps: int = setting(100_000, "Generator updates in total, including those before a resume.", low=1, live=True)
+    batch: int = setting(64, "Images per update, over all processes.", low=1)
     d_steps: int = setting(1, "Discriminator updates per generator update.", low=1)
     d_lr: float | str = setting(4e-4, "Adam's learning rate of the discriminator; may be a schedule.", low=0.0)
     g_lr: float | str = setting(1e-4, "Adam's learning rate of the generator; may be a schedule.", low=0.0)
@@ -123,23 +123,23 @@ class TrainConfig:
     ema_halflife: float | str = setting(
         0.0, "Half-life of the EMA in images, instead of --ema; 0 uses --ema; may be a schedule.", low=0.0
     )
-    seed: int = setting(0, "Seed of weights, latents and the order of the pictures.", low=0)
+    seed: int = setting(0, "Seed of weights, latents and the order of the images.", low=0)
     precision: str = setting(
         "auto",
-        "Type of the multiplications; auto is bf16 where the hardware has it.",
+        "Type of convolutions and products; auto is bf16 if the hardware supports it.",
         choices=("auto", "fp32", "bf16"),
         live=True,
     )
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", live=True)
     accumulate: int = setting(
-        1, "Slices that a batch is computed in, one after another, where memory does not hold it.", low=1
+        1, "Number of slices in which a batch is computed one after another, to save memory.", low=1
     )
     checkpointing: bool = setting(
-        False, "Compute each block again in the backward pass and keep no activations in it: less memory.", live=True
+        False, "Recompute the activations of each block in the backward pass, to save memory.", live=True
     )
     graph: str = setting(
         "auto",
-        "Replay each step as one CUDA graph; auto is wherever that can be.",
+        "Run each step as a CUDA graph; auto uses one where possible.",
         choices=("auto", "on", "off"),
         live=True,
     )
@@ -147,7 +147,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run writes, and how often."""
+    """What a run writes and how often."""
 
     log_every: int = setting(50, "Steps between lines of metrics.jsonl.", low=1, live=True)
     grid_every: int = setting(500, "Steps between sample grids.", low=1, live=True)
@@ -155,11 +155,11 @@ class RunConfig:
     keep: int = setting(3, "Checkpoints kept, besides the best one.", low=1, live=True)
     eval_every: str = setting(
         "off",
-        "Score while training: every N steps; auto as often as 5 % of the time allows; off.",
+        "Score while training: every N steps; auto uses at most 5 % of the time; off.",
         metavar="N|auto|off",
         live=True,
     )
-    eval_n: int = setting(2048, "Pictures of a score while training.", low=2, live=True)
+    eval_n: int = setting(2048, "Number of images of a score while training.", low=2, live=True)
     eval_metrics: str = setting(
         "fid",
         "Metrics of a score while training; the first one decides which checkpoint is the best.",
@@ -169,7 +169,7 @@ class RunConfig:
     )
     eval_extractor: str = setting(
         "auto",
-        "Its feature extractor; auto is the classifier where the data has classes.",
+        "Feature extractor of these scores; auto is the classifier if the data has classes.",
         metavar="NAME",
         live=True,
     )
@@ -180,7 +180,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One training run, fully said."""
+    """The complete configuration of a run."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -102,7 +102,11 @@ def _discriminator_loss(networks: Networks, runtime: Runtime, objective: Objecti
             given = PenaltyInputs(d, real, fake, real_labels, fake_labels, inputs.get(f"random.{term.name}"))
             values[term.name] = penalty.compute(given)
             loss = loss + inputs[f"weight.{term.name}"].to(loss.dtype) * values[term.name]
-    return {"d_loss": loss, "d_real": on_real.mean(), "d_fake": on_fake.mean(), **values}
+    # A penalty of a plugin may have any name, but must not replace the loss.
+    return {"d_loss": loss, "d_real": on_real.mean(), "d_fake": on_fake.mean()} | {
+        f"penalty_{name}" if name in ("d_loss", "g_loss", "d_real", "d_fake") else name: value
+        for name, value in values.items()
+    }
 
 
 def update_generator(

@@ -14,8 +14,8 @@ from sagan_cli.objectives.objective import Objective
 from sagan_cli.ops.randomness import generator, latents_and_labels
 
 Tensors = dict[str, Tensor]
-"""Inputs of one update by name: `real`, `real_labels`, `latents`, `fake_labels`, `random.NAME`, `weight.NAME`; or the
-statistics of an update. Labels are absent without classes."""
+"""Inputs of one update by name: `real`, `real_labels`, `latents`, `fake_labels`, and those of the terms
+(`Objective.random_inputs`). Labels are absent without classes."""
 Statistics = dict[str, Tensor]
 """Named scalars of a step, detached: losses, mean logits, the value of each penalty."""
 

@@ -63,7 +63,8 @@ class Objective:
             network: `d` or `g`, the network that is updated.
 
         Yields:
-            `random.NAME` (count, ...), and `weight.NAME` () for every term that is applied at this update.
+            For every penalty of this update `weight.NAME` (), and `random.NAME` (count, ...) if it has random inputs;
+            for every augmentation `probability.NAME` (), and `random.NAME.real` and `random.NAME.fake` (count, ...).
         """
         if network == "d":
             for term, penalty in self.penalties:
@@ -73,7 +74,7 @@ class Objective:
                         stream = generator(seed, penalty.stream or term.name, update)
                         yield f"random.{term.name}", penalty.random(stream, count)
         for term, augmentation in self.augmentations:
-            yield f"weight.{term.name}", _scalar(term.weight.at(images))
+            yield f"probability.{term.name}", _scalar(term.weight.at(images))
             for which in ("real", "fake") if network == "d" or self.loss.uses_real else ("fake",):
                 stream = generator(seed, f"{term.name}/{network}/{which}", update)
                 yield f"random.{term.name}.{which}", augmentation.random(stream, count)
@@ -81,7 +82,7 @@ class Objective:
     def augment(self, images: Tensor, given: dict[str, Tensor], which: str) -> Tensor:
         """Apply all augmentations to images (N, C, H, W); `which` is `real` or `fake`."""
         for term, augmentation in self.augmentations:
-            probability = given[f"weight.{term.name}"].to(images.dtype)
+            probability = given[f"probability.{term.name}"].to(images.dtype)
             images = augmentation.apply(images, given[f"random.{term.name}.{which}"], probability)
         return images
 

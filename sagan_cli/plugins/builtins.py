@@ -1,7 +1,7 @@
-"""The built-in data sets, architectures and commands: to add one, write its file and its line. Standard library only.
+"""The built-in extensions of every kind: to add one, write its file and its row. Standard library only.
 
-They are entry points written in code: one path for them and for plugins, and never stale in an editable installation.
-A line says all that a listing shows, so that listing imports nothing.
+Rows are entry points written in code, so that built-ins and plugins are loaded in the same way. A row holds everything
+that a listing shows, so that listing imports nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The one lookup of data sets, architectures and commands: built-in and installed ones, listed without importing them.
+"""Look up built-in and installed extensions of every kind. Standard library only.
 
-A plugin is a distribution that names an object under one of the entry-point groups of `GROUPS`. Listing reads only
-the metadata of installed distributions; `load` imports one plugin, when it is chosen. So a slow or broken plugin
-costs nothing until somebody asks for it. Standard library only.
+A plugin is an installed distribution with an entry point in one of the groups of `GROUPS`. Listing reads metadata only;
+`load` imports one plugin when it is chosen, so that a slow or broken plugin costs nothing until it is used.
 """
 
 from __future__ import annotations

@@ -73,6 +73,10 @@ def test_printed_toml_reads_back_as_the_same_configuration(preset: str | None, t
             {"flags": {"train.decay_from": 5}},
             "--decay-from 5: add --decay-steps, the step at which the rates have",
         ),
+        (
+            {"flags": {"train.d_lr": "linear:1:0:5k", "train.decay_steps": 9}},
+            "--decay-steps 9: --d-lr linear:1.0:0.0:5k is a schedule already; add --decay-steps 0",
+        ),
         ({"preset": "sngan", "flags": {"train.decay_steps": 9}}, "--decay-from 400000: must be below --decay-steps 9"),
         ({"flags": {"model.attn_ratio": "3"}}, "--attn-ratio: '3' is not one of auto, 1, 2, 4, 8"),
         ({"environ": {"SAGAN_BATCH": "x"}}, "SAGAN_BATCH: 'x' is not a whole number"),

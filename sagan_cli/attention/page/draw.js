@@ -27,7 +27,7 @@ function tinted(scale, row, [h, w], [low, top], { fine = 1, veil = 1 } = {}) {
   return canvas;
 }
 
-/** The value at a place between cell centres, as explain/geometry.py spreads it: level at centres and beyond the outer. */
+/** The value at a place between cell centres, as attention/cells.py spreads it: level at centres and beyond the outer. */
 function between(row, h, w, y, x) {
   y = Math.min(Math.max(y, 0), h - 1);
   x = Math.min(Math.max(x, 0), w - 1);

@@ -241,7 +241,7 @@ def open_idx_file(path: Path, dims: int) -> IdxFile:
 
 
 def _length(path: Path) -> int:
-    """Bytes of the file, or what a .gz says of its content, modulo 2^32, in its last four bytes (RFC 1952, ISIZE)."""
+    """Return the file's size; for a .gz the unpacked size modulo 2^32, from its last four bytes (RFC 1952, ISIZE)."""
     if path.suffix.lower() != ".gz":
         return path.stat().st_size
     with path.open("rb") as f:
