@@ -24,12 +24,15 @@ from sagan_cli import __version__
 from sagan_cli.config.resolve import RESUMED, Resolved, flatten, frozen_for_resume, same_run, to_toml
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.files import write_atomic
-from sagan_cli.importing.naming import IMPORTED
 
 FORMAT = 1
 CHECKPOINT_FACTS = "checkpoint.json"
 """The file by which a directory is known as a checkpoint."""
 RUNS = Path("runs")
+IMPORTED = "imported"
+"""Status of an imported run: it has no discriminator and no optimiser, so it cannot be resumed."""
+UNKNOWN_DATA = "unknown pictures"
+"""The recorded dataset of an imported run; not a valid path or dataset name."""
 MODEL = "model.safetensors"
 """The weights for sampling: in a checkpoint directory, and in an exported Hugging Face folder."""
 
@@ -108,17 +111,13 @@ class Run:
         Raises:
             SaganError: somebody else holds it.
         """
+        from filelock import FileLock, Timeout
+
         try:
-            import fcntl
-        except ImportError:  # no advisory locks on this system
-            yield
-            return
-        with (self.path / ".lock").open("w") as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as e:
-                raise SaganError(f"{self.path}: another process is training here; wait for it or choose --out") from e
-            yield
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout as e:
+            raise SaganError(f"{self.path}: another process is training here; wait for it or choose --out") from e
 
 
 def create(parent: Path, label: str) -> Run:

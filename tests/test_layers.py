@@ -19,7 +19,7 @@ ALLOWED = {
     "data": {"ops"},
     "quadrupeds": {"data"},
     "loggers": {"console"},
-    "engine": {"evaluation", "loggers", "model", "objectives", "data", "ops"},
+    "engine": {"loggers", "model", "objectives", "data", "ops"},
     "generators": {"attention", "engine", "export"},
     "export": {"attention", "engine", "evaluation", "model", "data", "ops"},
     "importing": {"engine", "model", "data", "ops"},

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sagan_cli.ablation.paired import wilson
 from sagan_cli.attention.scenes import Pair, of_seeds, open_pair, with_discriminator
 from sagan_cli.engine import checkpoint
-from sagan_cli.engine.jobs import Job
+from sagan_cli.engine.job import Job
 from sagan_cli.engine.sample import Sampler, latents, pictures
 from sagan_cli.evaluation.image_sets import packed_images, requests_for
 from sagan_cli.evaluation.metrics.structure import STRUCTURE

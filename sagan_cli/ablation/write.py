@@ -17,7 +17,7 @@ from sagan_cli.files import write_atomic
 
 if TYPE_CHECKING:
     from sagan_cli.ablation.twins import Twin
-    from sagan_cli.engine.jobs import Job
+    from sagan_cli.engine.job import Job
 
 
 def write(

@@ -28,7 +28,7 @@ from sagan_cli.runs import RUNS, Run
 if TYPE_CHECKING:
     from sagan_cli.ablation.twins import Twin
     from sagan_cli.data.sources.opening import Opened
-    from sagan_cli.engine.jobs import Job
+    from sagan_cli.engine.job import Job
     from sagan_cli.engine.runtime import Runtime
 
 OWN = ("model.attn_at", "model.attention")
@@ -116,7 +116,7 @@ def ablate(
         raise UsageError(f"--out {out}: is a single run; name a directory for all of them")
 
     from sagan_cli.ablation.twins import Twin, require_goes_on, specs_of
-    from sagan_cli.engine.jobs import label, preview_spec
+    from sagan_cli.engine.job import label, preview_spec
     from sagan_cli.engine.runtime import open_runtime
     from sagan_cli.evaluation.extractors.extractor import NAMES
 
@@ -175,7 +175,7 @@ def _run(
     """Train and measure what is missing; the result is written whenever a seed is complete."""
     from sagan_cli.ablation.measures import Yardstick
     from sagan_cli.ablation.twins import train_twin
-    from sagan_cli.engine.jobs import open_job
+    from sagan_cli.engine.job import open_job
     from sagan_cli.evaluation.scoring import Context
 
     progress = interruptible(stopping)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console, runs
-from sagan_cli.api import preset_for, with_absolute_path
+from sagan_cli.api import check_batch, preset_for, run_training, with_absolute_path
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import flatten, resolve, to_toml
 from sagan_cli.config.schedule import Schedule
@@ -174,7 +174,6 @@ def train(
         return
     resolved = with_absolute_path(resolved)
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.engine.session import check_batch, run_training
 
     cfg = resolved.config.train
     with stop_signals() as stopping, open_runtime(cfg.device, cfg.precision, distributed=True) as runtime:
@@ -251,14 +250,13 @@ def stop_signals() -> Iterator[list[int]]:
 
 def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool) -> None:
     """The plan on stdout, as text or JSON."""
-    from sagan_cli.engine import anatomy
-    from sagan_cli.engine import anatomy as cost
-    from sagan_cli.engine.jobs import preview_spec
+    from sagan_cli.engine.job import preview_spec
+    from sagan_cli.engine.networks import describe_attention, estimate_cost
 
     config = resolved.config
     spec = preview_spec(config, opened)
     at_once = config.train.batch // runtime.world // config.train.accumulate
-    price = cost.count(config.model.arch, spec, at_once, runtime.precision)
+    price = estimate_cost(config.model.arch, spec, at_once, runtime.precision)
     pictures = len(opened.dataset)
     facts = {
         "data": config.data.source,
@@ -282,7 +280,7 @@ def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool)
     if json_:
         console.emit_json(facts)
         return
-    attention = anatomy.whereabouts(config.model.arch, spec)
+    attention = describe_attention(config.model.arch, spec)
     classes = f"{len(opened.dataset.class_names)} classes" if opened.dataset.class_names else "no classes"
     console.result(
         f"data         {config.data.source}: {pictures} pictures, {classes}\n"

@@ -21,8 +21,8 @@ from sagan_cli.errors import UsageError
 from sagan_cli.evaluation.metrics import parse_metrics, require_knobs
 from sagan_cli.evaluation.protocols import DEFAULT, Options, find
 from sagan_cli.generators import exported_file, find_model, open_found, run_of
-from sagan_cli.importing.naming import UNKNOWN
 from sagan_cli.plugins import registry
+from sagan_cli.runs import UNKNOWN_DATA
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def _trained_on(checkpoint: Path, source: str, data: str | None) -> DataConfig:
     Raises:
         UsageError: `data` is None, and the images that the model was trained on are unknown or elsewhere.
     """
-    if data is None and source == UNKNOWN:
+    if data is None and source == UNKNOWN_DATA:
         raise UsageError(
             f"{checkpoint}: was imported, and what it was trained on is not known: name the real images with --data"
         )

@@ -19,7 +19,7 @@ from sagan_cli.config.schema import DataConfig
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.data.packing.pack import Pack, PackRequest
 from sagan_cli.data.sources import opening as sources
-from sagan_cli.engine.jobs import Progress, packed
+from sagan_cli.engine.job import Progress, packed
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.sample import Request, latents, pictures
 from sagan_cli.errors import UsageError

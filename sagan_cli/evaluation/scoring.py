@@ -17,7 +17,7 @@ from sagan_cli import __version__
 from sagan_cli.config.schema import DataConfig
 from sagan_cli.contracts import Metric, MetricInputs, Score
 from sagan_cli.data.packing.pack import cache_dir
-from sagan_cli.engine.jobs import Progress
+from sagan_cli.engine.job import Progress
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.sample import Sampler
 from sagan_cli.errors import PluginError, SaganError, UsageError

@@ -87,8 +87,8 @@ BUILTINS: dict[str, list[Point]] = {
     "augmentations": [],
     "constraints": [Point("clip", "sagan_cli.objectives.constraints:CLIP", "largest absolute weight (WGAN)")],
     "loggers": [
-        Point("progress", "sagan_cli.loggers.progress:Progress", "progress on standard error; always on"),
-        Point("jsonl", "sagan_cli.loggers.metrics_jsonl:MetricsJsonl", "metrics.jsonl in the run; always on"),
+        Point("progress", "sagan_cli.loggers:Progress", "progress on standard error; always on"),
+        Point("jsonl", "sagan_cli.loggers:MetricsJsonl", "metrics.jsonl in the run; always on"),
     ],
     "exporters": [
         Point("safetensors", "sagan_cli.export.formats:SAFETENSORS", "one file for sagan and PyTorch"),

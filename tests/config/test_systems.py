@@ -20,8 +20,8 @@ from sagan_cli.config.resolve import Resolved, flatten, resolve
 from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS
 from sagan_cli.config.systems import SYSTEMS, departures, named_in
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.engine.anatomy import anatomy
-from sagan_cli.engine.jobs import settled
+from sagan_cli.engine.job import settled
+from sagan_cli.engine.networks import summarize
 from sagan_cli.errors import UsageError
 from sagan_cli.geometry import parse_shape
 from sagan_cli.plugins import registry
@@ -200,7 +200,7 @@ def test_the_docs_count_its_parameters(name: str) -> None:
     shape = parse_shape(str(size), model.attn_at, None)
     spec = ModelSpec(size, size, 3, classes, model.latent, 64, shape.attn_at, model.spec_options())
     spec = settled(model.arch, spec, auto=model.attn_at == "auto")
-    counts = [network.parameters for network in anatomy(model.arch, spec)]
+    counts = [network.parameters for network in summarize(model.arch, spec)]
     assert [int(re.sub(r"\(\d+\)|[*,]", "", cell)) for cell in cells] == counts
 
 

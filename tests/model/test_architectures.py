@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sagan_cli.config.architectures import USUAL
 from sagan_cli.contracts import ModelSpec, PenaltyInputs
 from sagan_cli.engine import train as engine
-from sagan_cli.engine.jobs import settled
+from sagan_cli.engine.job import settled
 from sagan_cli.errors import UsageError
 from sagan_cli.model.layers import Dropout, SpectralNormed
 from sagan_cli.model.sagan_dcgan import SNConvTranspose2d

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sagan_cli.data.packing.pack import Pack, cache_dir
-from sagan_cli.engine.jobs import Progress
+from sagan_cli.engine.job import Progress
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.evaluation.extractors.weights import EXTRACTORS
