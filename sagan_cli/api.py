@@ -48,8 +48,8 @@ def train(
     Raises:
         sagan_cli.errors.SaganError: in one line; `UsageError` for a wrong setting, `DataError` for unusable images.
     """
-    flags = {"data.source": None if data is None else str(data)}
-    keys = {setting.flag.replace("-", "_"): key for key, setting in SETTINGS.items()}
+    flags = {"data.data": None if data is None else str(data)}
+    keys = {setting.name: key for key, setting in SETTINGS.items()}
     for name, value in settings.items():
         if name not in keys:
             raise UsageError(f"{name}: no such setting{closest(name, keys)}; see sagan train --help")
@@ -66,6 +66,8 @@ def train(
     from sagan_cli.engine.runtime import open_runtime
 
     registry.find("architectures", resolved.config.model.arch)
+    for line in resolved.notes if not quiet else ():
+        console.note(line)
     opened = open_data(resolved.config)
     resolved = with_absolute_path(resolved)
     with (
@@ -133,9 +135,9 @@ def open_run(path: str | Path | None = None) -> runs.Run:
 def with_absolute_path(resolved: Resolved) -> Resolved:
     """Make a path to images absolute, so that the run can be resumed from any directory; names stay names."""
     data = resolved.config.data
-    if data.source in registry.names("datasets"):
+    if data.data in registry.names("datasets"):
         return resolved
-    absolute = replace(data, source=str(Path(data.source).expanduser().absolute()))
+    absolute = replace(data, data=str(Path(data.data).expanduser().absolute()))
     return replace(resolved, config=replace(resolved.config, data=absolute))
 
 
@@ -226,7 +228,7 @@ def _introduce(
 
     spec, pack, steps, before = job.spec, job.pack, job.config.train.steps, chosen.record
     classes = f"{len(pack.class_names)} classes" if pack.class_names else "no classes"
-    notify(f"data   {job.config.data.source}: {len(pack.images)} pictures, {classes}")
+    notify(f"data   {job.config.data.data}: {len(pack.images)} pictures, {classes}")
     notify(
         f"model  {job.config.model.arch} {spec.height}x{spec.width}x{spec.channels}, width {spec.base_width}, "
         f"attention at {describe_attention(job.config.model.arch, spec)}; {runtime.device}, {runtime.precision}"

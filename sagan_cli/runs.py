@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from sagan_cli import __version__
-from sagan_cli.config.resolve import RESUMED, Resolved, flatten, frozen_for_resume, same_run, to_toml
+from sagan_cli.config.resolve import RESUMED, Resolved, flatten, frozen_for_resume, resolve, same_run, to_toml
+from sagan_cli.config.schema import Config
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.files import write_atomic
 
@@ -74,6 +75,15 @@ class Run:
             version = record.get("format") if isinstance(record, dict) else None
             raise SaganError(f"{file}: run format {version!r}; this version of sagan reads format {FORMAT}")
         return record
+
+    def config(self) -> Config:
+        """Return the run's configuration, in the settings of this version.
+
+        Raises:
+            SaganError: as `read`.
+        """
+        base = flatten(self.read()["config"])
+        return resolve(flags={}, sets=[], environ={}, file=None, preset=None, base=base).config
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Replace run.json."""

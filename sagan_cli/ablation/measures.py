@@ -49,7 +49,7 @@ class Yardstick:
     @property
     def metrics(self) -> tuple[str, ...]:
         """What `sagan eval-fid` would be asked for."""
-        has = packed_images(self.job.pack, self.job.config.data.source).measure(STRUCTURE) is not None
+        has = packed_images(self.job.pack, self.job.config.data.data).measure(STRUCTURE) is not None
         return (*(("fid",) if self.extractor else ()), *((STRUCTURE,) if has else ()))
 
     @cached_property

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 
 from sagan_cli.ablation.variants import Variant
-from sagan_cli.config.architectures import AUTO
 from sagan_cli.config.resolve import Resolved
-from sagan_cli.config.schema import Config
+from sagan_cli.config.schema import AUTO, Config
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.iteration import iteration
 from sagan_cli.engine.job import Job, machine_facts, settled

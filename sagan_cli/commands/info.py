@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console
-from sagan_cli.config.architectures import USUAL
 from sagan_cli.config.resolve import flatten
 from sagan_cli.config.systems import SYSTEMS, departures, named_in
 from sagan_cli.console import table
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation import records
 from sagan_cli.generators import find_checkpoint, run_of
+from sagan_cli.plugins.registry import default_options
 from sagan_cli.runs import UNKNOWN_DATA
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _attention(facts: dict[str, Any]) -> str:
     """`official, G at 32, D at 32, gamma G32 0.1, D32 -0.2`; the control shows by its name, having no maps."""
     if not facts["attn_at"]:
         return "none"
-    usual = USUAL.get(facts["arch"], {}).get("attention", "the architecture's own")
+    usual = default_options(facts["arch"]).get("attention", "the architecture's own")
     kind = facts["options"].get("attention", usual)
     layers = {letter: ", ".join(facts[f"{letter.lower()}_attention"]) for letter in "GD"}
     places = "".join(f", {letter} at {sides}" for letter, sides in layers.items() if sides)

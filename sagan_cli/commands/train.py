@@ -57,11 +57,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def given(settings: dict[str, Any]) -> dict[str, Any]:
     """Parameter name -> value becomes key -> value, for the ones that were given."""
-    return {key: settings[_name(s)] for key, s in SETTINGS.items() if settings[_name(s)] is not None}
-
-
-def _name(s: Setting) -> str:
-    return s.flag.replace("-", "_")
+    return {key: settings[s.name] for key, s in SETTINGS.items() if settings[s.name] is not None}
 
 
 def _parameter(s: Setting) -> inspect.Parameter:
@@ -73,7 +69,7 @@ def _parameter(s: Setting) -> inspect.Parameter:
         rich_help_panel=COMMON if s.flag in COMMON_FLAGS else PANELS[s.key.split(".", 1)[0]],
     )  # fmt: skip
     return inspect.Parameter(
-        _name(s),
+        s.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[(str if s.kind is Schedule else s.kind) | None, option],
@@ -168,6 +164,8 @@ def train(
         opened = open_data(resolved.config, download=download)
     if preset == "auto" and resume is None:
         resolved = resolve(**layers, preset=preset_for(resolved.config.train.device))
+    for line in resolved.notes:
+        console.note(line)
     _require_interval(resolved.config.run.eval_every)
     if print_config:
         console.result(to_toml(resolved).rstrip("\n"))
@@ -259,7 +257,7 @@ def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool)
     price = estimate_cost(config.model.arch, spec, at_once, runtime.precision)
     pictures = len(opened.dataset)
     facts = {
-        "data": config.data.source,
+        "data": config.data.data,
         "pictures": pictures,
         "classes": list(opened.dataset.class_names),
         "arch": config.model.arch,
@@ -283,7 +281,7 @@ def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool)
     attention = describe_attention(config.model.arch, spec)
     classes = f"{len(opened.dataset.class_names)} classes" if opened.dataset.class_names else "no classes"
     console.result(
-        f"data         {config.data.source}: {pictures} pictures, {classes}\n"
+        f"data         {config.data.data}: {pictures} pictures, {classes}\n"
         f"pictures     {spec.height}x{spec.width}x{spec.channels}, attention at {attention}\n"
         f"parameters   G {price.g_parameters:,}  D {price.d_parameters:,}\n"
         f"memory       {price.weights_mib:,.0f} MiB weights and optimiser, "

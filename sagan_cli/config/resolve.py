@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sagan_cli.config import systems
-from sagan_cli.config.legacy import effective, recorded
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.schedule import Schedule, parse_schedule, parse_terms
-from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, Config, Setting, build
+from sagan_cli.config.schema import OPTIONS_KEY, RENAMED, SETTINGS, Config, Setting, build, current_keys, effective
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.plugins import registry
 
@@ -30,6 +29,8 @@ class Resolved:
 
     config: Config
     sources: dict[str, str]
+    notes: tuple[str, ...] = ()
+    """Lines for the user, about keys that have another name now."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,21 @@ def resolve(
         UsageError: naming the flag, key, file or variable, and the nearest valid one.
     """
     layers = []
+    notes: list[str] = []
     if base is not None:
-        layers.append(_checked(recorded(base), lambda key: RESUMED))
+        layers.append(_checked(current_keys(base), lambda key: RESUMED))
     elif preset is not None:
         layers.append(_checked(_preset(preset), lambda key: f"preset {preset}"))
     if system is not None:
         layers.append(_checked(systems.find(system).settings, lambda key: systems.PREFIX + system))
     if file is not None:
-        layers.append(_checked(_read(file), lambda key: f"{file}", where=str(file)))
+        layers.append(
+            _checked(_renamed(_read(file), f"--config {file}", notes), lambda key: f"{file}", where=str(file))
+        )
     layers.append(_environment(environ))
     typed = _checked(flags, lambda key: f"--{SETTINGS[key].flag}")
     for text in sets:
+        ((text, _),) = _renamed({text: None}, "--set", notes).items()
         key, value = _parse_set(text)
         if key in typed and typed[key].value != value:
             raise UsageError(f"--set {text} contradicts {typed[key].source} {typed[key].value}: give one of them")
@@ -96,7 +101,18 @@ def resolve(
     _require_registered(merged)
     options = {k.removeprefix(OPTIONS_KEY + "."): g.value for k, g in merged.items() if k.startswith(OPTIONS_KEY + ".")}
     values = {k: g.value for k, g in merged.items() if k in SETTINGS}
-    return Resolved(build(values, options), {k: g.source for k, g in merged.items()})
+    return Resolved(build(values, options), {k: g.source for k, g in merged.items()}, tuple(notes))
+
+
+def _renamed(values: Mapping[str, Any], where: str, notes: list[str]) -> dict[str, Any]:
+    """Return `values` with keys (or `key=value` texts) of earlier versions renamed; add a note for each."""
+    found = {}
+    for text, value in values.items():
+        key, equals, rest = text.partition("=")
+        if key in RENAMED:
+            notes.append(f"{where}: {key} is now {RENAMED[key]}")
+        found[RENAMED.get(key, key) + equals + rest] = value
+    return found
 
 
 def _require_decay(merged: Mapping[str, _Given]) -> None:
@@ -152,7 +168,7 @@ def _changes(resolved: Resolved, before: Mapping[str, Any]) -> list[str]:
     now = effective({key: resolved.config.get(key) for key in SETTINGS})
     now = {key: now[key] for key, s in SETTINGS.items() if not s.live}
     now |= {f"{OPTIONS_KEY}.{k}": v for k, v in resolved.config.model.options.items()}
-    before = effective(recorded(before))
+    before = effective(current_keys(before))
     frozen = set(now) | {key for key in before if key.startswith(OPTIONS_KEY + ".")}
     return [
         f"{_name(key)} {before.get(key)}, not {now.get(key)}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sagan_cli.config.legacy import effective, recorded
+from sagan_cli.config.schema import current_keys, effective
 from sagan_cli.errors import UsageError, closest
 
 
@@ -139,5 +139,5 @@ def departures(name: str, config: Mapping[str, Any]) -> list[str]:
     A name that this version does not know has none: there is nothing to hold the run against.
     """
     fixed = SYSTEMS[name].settings if name in SYSTEMS else {}
-    now = effective(recorded(config))
+    now = effective(current_keys(config))
     return [key for key, value in fixed.items() if now[key] != value]

@@ -11,8 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from sagan_cli.config.architectures import AUTO
-from sagan_cli.config.schema import Config
+from sagan_cli.config.schema import AUTO, Config
 from sagan_cli.contracts import Dataset, ModelSpec
 from sagan_cli.data.packing.build import guess_channels
 from sagan_cli.data.packing.fingerprint import hints_of
@@ -46,7 +45,7 @@ def label(config: Config, opened: Opened) -> str:
     """`<data>-<arch><size>`, the readable part of a run directory's name."""
     form = opened.form
     size = str(form.height) if form.height == form.width else f"{form.height}x{form.width}"
-    name = Path(config.data.source).stem  # of a path; a name has none of what a stem cuts off
+    name = Path(config.data.data).stem  # of a path; a name has none of what a stem cuts off
     return f"{name}-{config.model.arch}{size}"
 
 
@@ -90,7 +89,7 @@ def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
     return {
         "model": {"arch": job.config.model.arch, "package": job.arch_package, **asdict(job.spec)},
         "data": {
-            "source": job.config.data.source,
+            "source": job.config.data.data,
             "digest": job.pack.digest,
             "count": len(job.pack.images),
             "skipped": len(job.pack.skipped),
@@ -118,7 +117,7 @@ def _spec(config: Config, opened: Opened, channels: int, num_classes: int) -> Mo
     model, form = config.model, opened.form
     spec = ModelSpec(
         height=form.height, width=form.width, channels=channels, num_classes=num_classes, latent=model.latent,
-        base_width=model.base_width, attn_at=form.attn_at, options=model.spec_options(),
+        base_width=model.width, attn_at=form.attn_at, options=model.spec_options(),
     )  # fmt: skip
     return settled(model.arch, spec, auto=model.attn_at == AUTO)
 

@@ -213,7 +213,7 @@ def _about(job: Job) -> dict[str, Any]:
         "arch_package": job.arch_package,
         "spec": job.spec,
         "class_names": list(pack.class_names),
-        "data": {"source": job.config.data.source, "digest": pack.digest, "count": len(pack.images)},
+        "data": {"source": job.config.data.data, "digest": pack.digest, "count": len(pack.images)},
     }
 
 

@@ -151,17 +151,17 @@ def fitted_images(
         UsageError, DataError: as for training.
     """
     dataset = sources.open_source(
-        data.source, data_root=Path(data.root), split=data.split, height=height, width=width,
+        data.data, data_root=Path(data.data_root), split=data.split, height=height, width=width,
         unconditional=data.unconditional, download=download,
     )  # fmt: skip
     pack = packed(dataset, PackRequest(height, width, channels, data.fit), data.max_bad, progress, notify)
     transform = json.loads(pack.manifest.read_text(encoding="utf-8"))["transform"]
     facts = {
-        "data": data.source, "data_digest": pack.digest,
-        "split": data.split if sources.has_parts(data.source) else None,
+        "data": data.data, "data_digest": pack.digest,
+        "split": data.split if sources.has_parts(data.data) else None,
         "real_size": f"{height}x{width}", "fit": transform["fit"],
     }  # fmt: skip
-    return packed_images(pack, data.source, facts)
+    return packed_images(pack, data.data, facts)
 
 
 def unfitted_images(data: DataConfig, open_files: ExitStack) -> RealImages:
@@ -170,23 +170,23 @@ def unfitted_images(data: DataConfig, open_files: ExitStack) -> RealImages:
     Raises:
         UsageError, DataError: no such images.
     """
-    facts = {"data": data.source, "split": None, "real_size": "as they are", "fit": None}
-    path = Path(data.source).expanduser()
+    facts = {"data": data.data, "split": None, "real_size": "as they are", "fit": None}
+    path = Path(data.data).expanduser()
     if path.suffix.lower() == ".npz" and path.is_file() and (found := read_statistics(path)) is not None:
         mu, sigma = found
         digest = hashlib.sha256(mu.tobytes() + sigma.tobytes()).hexdigest()
         moments = Moments(mu.astype(np.float32), sigma, 0)
-        return RealImages(None, digest, moments=moments, source=data.source, facts={**facts, "data_digest": digest})
-    images = open_files.enter_context(open_pictures(data.source, flag="--data"))
+        return RealImages(None, digest, moments=moments, source=data.data, facts={**facts, "data_digest": digest})
+    images = open_files.enter_context(open_pictures(data.data, flag="--data"))
     digest = images.digest()
     return RealImages(
-        images, digest, tuple(images.class_names), source=data.source, facts={**facts, "data_digest": digest}
+        images, digest, tuple(images.class_names), source=data.data, facts={**facts, "data_digest": digest}
     )
 
 
 def needs_fitting(data: DataConfig, fit: str | None) -> bool:
     """Return whether `--data` is fitted to the size of the scored images: a dataset with parts, or any with --fit."""
-    return fit is not None or sources.has_parts(data.source)
+    return fit is not None or sources.has_parts(data.data)
 
 
 class batch_statistics:

@@ -113,7 +113,7 @@ def score_generator(sampler: Sampler, data: DataConfig, options: Options, contex
     labels = real.pack.labels if protocol.labels == "data" and real.pack else None
     if labels is not None and spec.num_classes and len(real.class_names) != spec.num_classes:
         raise UsageError(
-            f"--protocol {protocol.name} draws classes as often as the data has them, but {data.source} has other "
+            f"--protocol {protocol.name} draws classes as often as the data has them, but {data.data} has other "
             "classes than the model"
         )
     if protocol.batch_norm == "standing":

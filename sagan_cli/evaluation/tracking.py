@@ -106,7 +106,7 @@ def open_tracker(job: Job, context: Context) -> Tracker:
     name = settings.eval_extractor
     if name == AUTO:
         name = "classifier" if len(pack.class_names) > 1 else "inception-v3-compat"
-    real = packed_images(pack, job.config.data.source)
+    real = packed_images(pack, job.config.data.data)
     listed = parse_metrics(settings.eval_metrics, "--eval-metrics")
     if STRUCTURE not in listed and real.measure(STRUCTURE):
         listed = (*listed, STRUCTURE)

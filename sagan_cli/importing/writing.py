@@ -120,10 +120,10 @@ def _config(converted: Converted, step: int) -> Config:
     """The settings as far as a generator tells them; the others are the defaults, which nobody used."""
     spec = converted.spec
     data = DataConfig(
-        source=UNKNOWN_DATA, size=str(spec.height), channels=str(spec.channels), unconditional=not spec.num_classes
+        data=UNKNOWN_DATA, size=str(spec.height), channels=str(spec.channels), unconditional=not spec.num_classes
     )
     model = ModelConfig(
-        arch=converted.arch, base_width=spec.base_width, latent=spec.latent,
+        arch=converted.arch, width=spec.base_width, latent=spec.latent,
         attn_at=",".join(map(str, spec.attn_at)) or "none", options=dict(spec.options),
     )  # fmt: skip
     return replace(Config(), data=data, model=model, train=TrainConfig(steps=max(step, 1)))

@@ -12,7 +12,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def load_entry(entry: Entry) -> Any:
     Raises:
         PluginError: as for `load`.
     """
-    from sagan_cli import contracts  # not needed to list names, and 7 ms of the 90 of `sagan --help`
+    import sagan_cli.contracts as contracts  # not needed to list names, and 7 ms of the 90 of `sagan --help`
 
     if entry.problem:
         raise PluginError(f"{NOUNS[entry.kind]} {entry.problem}")
@@ -162,6 +162,11 @@ def load_entry(entry: Entry) -> Any:
         what = f"{entry.value} is of type {type(loaded).__name__}, not {named}"
         raise PluginError(f"{entry.title}: {what}; {_way_out(entry)}")
     return _Guarded(entry, loaded) if entry.kind in ("datasets", "architectures") and not entry.builtin else loaded
+
+
+def default_options(arch: str) -> Mapping[str, Any]:
+    """Return what `auto` means for the options of a built-in architecture; empty for a plugin's."""
+    return next((row.options for row in BUILTINS["architectures"] if row.name == arch), {})
 
 
 def refresh() -> None:

@@ -14,10 +14,9 @@ from PIL import Image
 from support.cli import TINY, fails, ok
 from support.idx_files import idx_folder
 
-from sagan_cli.config.legacy import effective
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import Resolved, flatten, resolve
-from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS
+from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, effective
 from sagan_cli.config.systems import SYSTEMS, departures, named_in
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.job import settled
@@ -32,7 +31,7 @@ NAMED = (
 )  # fmt: skip
 SMALL = ("--size", 16, *TINY, "--batch", 16)
 """A run of milliseconds; the batch shortens the 1,024 latents on which the averaged network is measured."""
-SCALE = ("data.", "run.", "model.base_width", "train.batch", "train.steps", "train.ema", "train.seed")
+SCALE = ("data.", "run.", "model.width", "train.batch", "train.steps", "train.ema", "train.seed")
 """What no system may fix."""
 
 

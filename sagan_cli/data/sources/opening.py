@@ -34,14 +34,14 @@ def open_data(config: Config, *, download: bool = False) -> Opened:
         UsageError: no such path, name, size or feature map.
         DataError: pictures that cannot be trained on.
     """
-    data, root = config.data, Path(config.data.root)
+    data, root = config.data, Path(config.data.data_root)
     # A size that cannot be is said before any folder is searched.
     native = None
     if data.size == "auto":
-        native = native_size(data.source, root, data.split)
+        native = native_size(data.data, root, data.split)
     form = parse_shape(data.size, config.model.attn_at, native)
     dataset = open_source(
-        data.source, data_root=root, split=data.split, height=form.height, width=form.width,
+        data.data, data_root=root, split=data.split, height=form.height, width=form.width,
         unconditional=data.unconditional, download=download,
     )  # fmt: skip
     return Opened(dataset, form)
