@@ -117,7 +117,7 @@ def ablate(
     from sagan_cli.ablation.twins import Twin, require_goes_on, specs_of
     from sagan_cli.engine.job import label, preview_spec
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.evaluation.extractors.extractor import NAMES
+    from sagan_cli.evaluation.extractors.opening import NAMES
 
     if extractor not in (NO_EXTRACTOR, *NAMES):
         raise UsageError(f"--extractor {extractor}: choose {NO_EXTRACTOR}, {', '.join(NAMES)}")

@@ -272,17 +272,18 @@ def _from_text(s: Setting, text: str, where: str) -> Any:
 def _fits(s: Setting, given: Any, where: str) -> Any:
     """The value in the setting's type, or a UsageError."""
     value: Any = given
-    if s.kind is Schedule and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+    if s.kind is Schedule and isinstance(value, str):
         schedule = parse_schedule(value, where, low=s.low, high=s.high)
         return schedule.start if schedule.constant else str(schedule)
-    if s.kind is float and isinstance(value, int) and not isinstance(value, bool):
+    kind = float if s.kind is Schedule else s.kind
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if s.kind is str and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # size = 64 reads better in TOML than size = "64"
-    kind = type(value)
-    if kind is not s.kind:
-        raise UsageError(f"{where}: {value!r} is not of type {s.kind.__name__}")
-    if s.kind is float and not math.isfinite(value):
+    found = type(value)
+    if found is not kind:
+        raise UsageError(f"{where}: {value!r} is not of type {kind.__name__}")
+    if kind is float and not math.isfinite(value):
         raise UsageError(f"{where}: {value} is not a finite number")
     if s.choices and value not in s.choices:
         raise UsageError(f"{where}: '{value}' is not one of {', '.join(s.choices)}{closest(value, s.choices)}")

@@ -21,8 +21,8 @@ from sagan_cli.engine.job import Progress
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.sample import Sampler
 from sagan_cli.errors import PluginError, SaganError, UsageError
-from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor, open_extractor
-from sagan_cli.evaluation.extractors.self_check import check_extractor
+from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor
+from sagan_cli.evaluation.extractors.opening import check_extractor, open_extractor
 from sagan_cli.evaluation.features import (
     CollectedFeatures,
     ImageFeatures,
@@ -32,12 +32,15 @@ from sagan_cli.evaluation.features import (
     collect_features,
 )
 from sagan_cli.evaluation.image_sets import (
+    CachedFeatures,
+    FeatureCache,
     FirstImages,
     GeneratedImages,
     RealImages,
     choose_indices,
     fitted_images,
     needs_fitting,
+    real_features,
     requests_for,
     unfitted_images,
 )
@@ -45,7 +48,6 @@ from sagan_cli.evaluation.images.pictures import open_pictures
 from sagan_cli.evaluation.metrics import known_knobs
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
 from sagan_cli.evaluation.protocols import Options
-from sagan_cli.evaluation.real_features import CachedFeatures, FeatureCache, real_features
 from sagan_cli.model.ema import standing_statistics
 from sagan_cli.ops.randomness import generator, latents_and_labels
 from sagan_cli.plugins import registry
