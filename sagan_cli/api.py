@@ -228,7 +228,7 @@ def _introduce(
 
     spec, pack, steps, before = job.spec, job.pack, job.config.train.steps, chosen.record
     classes = f"{len(pack.class_names)} classes" if pack.class_names else "no classes"
-    notify(f"data   {job.config.data.data}: {len(pack.images)} pictures, {classes}")
+    notify(f"data   {job.config.data.data}: {len(pack.images)} images, {classes}")
     notify(
         f"model  {job.config.model.arch} {spec.height}x{spec.width}x{spec.channels}, width {spec.base_width}, "
         f"attention at {describe_attention(job.config.model.arch, spec)}; {runtime.device}, {runtime.precision}"
@@ -236,6 +236,6 @@ def _introduce(
     path = chosen.run.path
     notify(f"run    {path}: " + (f"resumed, {steps} steps in all" if before else f"new, {steps} steps"))
     if before and before.get("data", {}).get("digest") != pack.digest:
-        warn("the pictures have changed since this run began; --new begins another run")
+        warn("the images have changed since this run began; --new begins another run")
     if before and before.get("step", 0) >= steps:
-        notify(f"this run has its {steps} steps; --steps N goes on, --new begins another run")
+        notify(f"this run has its {steps} steps; --steps N continues it, --new begins another run")

@@ -1,4 +1,4 @@
-"""`sagan train`: from flags to a finished run directory."""
+"""The command `sagan train`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 PRESET_HELP = "Recipe to start from: " + ", ".join(PRESETS) + "; auto is base on a GPU and laptop without."
-SYSTEM_HELP = f"Published system to train, at the preset's scale: {', '.join(SYSTEMS)}; 'sagan info --list' tells more."
+SYSTEM_HELP = f"Published system to train, at the preset's scale: {', '.join(SYSTEMS)}; 'sagan info --list' describes them."
 
 
 COMMON = "Common options"
@@ -41,10 +41,7 @@ PANELS = {"data": "Data", "model": "Model", "train": "Training", "run": "Run dir
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the `**settings` parameter of a command by one option per setting.
-
-    An option that was not given is None, so that the command knows what the user said from what stands by default.
-    """
+    """Replace the `**settings` parameter of a command by one option per setting; an option not given is None."""
     own = inspect.signature(command, eval_str=True).parameters
     extra = [_parameter(s) for s in SETTINGS.values()]
     kept = [p for p in own.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -56,7 +53,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def given(settings: dict[str, Any]) -> dict[str, Any]:
-    """Parameter name -> value becomes key -> value, for the ones that were given."""
+    """Return key -> value of the options that were given."""
     return {key: settings[s.name] for key, s in SETTINGS.items() if settings[s.name] is not None}
 
 
@@ -99,7 +96,7 @@ def train(
     ] = None,
     kimg: Annotated[
         float | None,
-        typer.Option(help="Total as thousands of pictures, instead of --steps.", min=0.001, rich_help_panel="Training"),
+        typer.Option(help="Total as thousands of images, instead of --steps.", min=0.001, rich_help_panel="Training"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -109,18 +106,18 @@ def train(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run, as it was configured.", metavar="RUN", rich_help_panel=COMMON),
+        typer.Option(help="Continue this run with its settings.", metavar="RUN", rich_help_panel=COMMON),
     ] = None,
     new: Annotated[
         bool,
         typer.Option(
             "--new",
-            help="Begin a new run even where the same command would resume one.",
+            help="Begin a new run even if the same command would resume one.",
             rich_help_panel="Run directory",
         ),
     ] = False,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch a named data set that is not there yet.", rich_help_panel="Data")
+        bool, typer.Option("--download", help="Download a named dataset if it is missing.", rich_help_panel="Data")
     ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and stop.")] = False,
     dry_run: Annotated[
@@ -143,7 +140,7 @@ def train(
     console.set_quiet(quiet)
     if resume is not None and (out is not None or new or config is not None or preset != "auto" or system is not None):
         own = "--out, --new, --config, --system and --preset"
-        raise UsageError(f"--resume names the run and its settings: leave out {own}")
+        raise UsageError(f"--resume uses the settings of the run: leave out {own}")
     base = flatten(trainable(runs.open_run(resume))["config"]) if resume is not None else None
     layers: dict[str, Any] = {
         "flags": given(settings),
@@ -155,7 +152,7 @@ def train(
         "base": base,
     }
 
-    # What can be wrong is said before PyTorch loads, which takes seconds. The automatic presets touch none of it.
+    # Errors are reported before PyTorch is imported, which takes seconds. The automatic preset does not affect them.
     resolved = resolve(**layers, preset=None if preset == "auto" else preset)
     if not print_config:
         from sagan_cli.data.sources.opening import open_data
@@ -187,12 +184,12 @@ def train(
         if runtime.leads:
             _finish(run, outcome, json_)
     if not outcome.finished:
-        # The signal may have reached another process of this run only.
+        # The signal may have reached another process of this run.
         raise typer.Exit(128 + (stopping[0] if stopping else signal.SIGTERM))
 
 
 def interruptible(stopping: list[int]) -> Callable[[str, int], AbstractContextManager[console.Tick]]:
-    """Progress that leaves off when a signal has come: packing has nothing to save."""
+    """Return a progress callback that ends the command on a signal, for work that has nothing to save."""
 
     @contextmanager
     def progress(label: str, total: int) -> Iterator[console.Tick]:
@@ -219,18 +216,18 @@ def _finish(run: Run, outcome: Outcome, json_: bool) -> None:
     if outcome.finished:
         console.note(f"next: sagan sample {run.path} -n 64 --out grid.png")
     else:
-        console.note(f"saved at step {outcome.step}; the same command goes on")
+        console.note(f"saved at step {outcome.step}; the same command continues")
 
 
 def _require_interval(text: str) -> None:
-    """Refuse an --eval-every that says nothing."""
+    """Refuse an invalid --eval-every."""
     if text not in ("off", "auto") and not (text.isdigit() and int(text) > 0):
         raise UsageError(f"--eval-every {text}: a number of steps, auto or off")
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that receives SIGINT or SIGTERM; the loop ends after its step; a second one ends the process."""
+    """Yield a list that receives SIGINT and SIGTERM; a second signal ends the process."""
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:
@@ -247,7 +244,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool) -> None:
-    """The plan on stdout, as text or JSON."""
+    """Print the plan as text or JSON."""
     from sagan_cli.engine.job import preview_spec
     from sagan_cli.engine.networks import describe_attention, estimate_cost
 
@@ -281,12 +278,12 @@ def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool)
     attention = describe_attention(config.model.arch, spec)
     classes = f"{len(opened.dataset.class_names)} classes" if opened.dataset.class_names else "no classes"
     console.result(
-        f"data         {config.data.data}: {pictures} pictures, {classes}\n"
-        f"pictures     {spec.height}x{spec.width}x{spec.channels}, attention at {attention}\n"
+        f"data         {config.data.data}: {pictures} images, {classes}\n"
+        f"images       {spec.height}x{spec.width}x{spec.channels}, attention at {attention}\n"
         f"parameters   G {price.g_parameters:,}  D {price.d_parameters:,}\n"
         f"memory       {price.weights_mib:,.0f} MiB weights and optimiser, "
         f"about {price.activations_mib:,.0f} MiB activations\n"
-        f"training     {config.train.steps:,} steps of {config.train.batch} pictures on {runtime.device} in "
+        f"training     {config.train.steps:,} steps of {config.train.batch} images on {runtime.device} in "
         f"{runtime.precision}: {facts['passes']} passes over the data\n"
     )
     console.result(to_toml(resolved).rstrip("\n"))

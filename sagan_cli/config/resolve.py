@@ -1,4 +1,4 @@
-"""Where each setting's value comes from: flag or --set > SAGAN_* > --config > --system > --preset > default."""
+"""Merge settings by priority: flag or --set > SAGAN_* > --config > --system > --preset > default."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sagan_cli.errors import UsageError, closest
 from sagan_cli.plugins import registry
 
 DEFAULT_WEIGHT = {"train.augment": 1.0}
-"""Setting -> weight of a term that is named alone."""
+"""Setting -> weight of a term given by name only."""
 RESUMED = "the resumed run"
-"""The source of a value that `--resume` took over."""
+"""Source of the values of a resumed run."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration and, for each key, the place that its value came from."""
+    """A configuration and the source of each value."""
 
     config: Config
     sources: dict[str, str]
@@ -58,9 +58,9 @@ def resolve(
         environ: the process environment; only SAGAN_* names of settings are read.
         file: a TOML file with the tables data, model, train and run.
         preset: a name of PRESETS, recorded with its own source.
-        system: a name of SYSTEMS, stronger than the preset: what a publication fixes, whatever the scale.
-        kimg: the total as thousands of real pictures that D sees per generator update, instead of steps.
-        base: values of the run that is being resumed; they stand where --preset would.
+        system: a name of SYSTEMS, which has priority over the preset.
+        kimg: total number of images shown, in thousands, instead of steps.
+        base: values of the run to resume; they take the place of --preset.
 
     Raises:
         UsageError: naming the flag, key, file or variable, and the nearest valid one.
@@ -92,7 +92,7 @@ def resolve(
         merged |= layer
     if kimg is not None:
         if "train.steps" in typed:
-            raise UsageError("--kimg and --steps both name the total: give one of them")
+            raise UsageError("--kimg and --steps both set the total: give one of them")
         if not 0 < kimg < math.inf:
             raise UsageError(f"--kimg {kimg}: must be a number above 0")
         steps = max(1, math.ceil(kimg * 1000 / merged["train.batch"].value))
@@ -116,10 +116,10 @@ def _renamed(values: Mapping[str, Any], where: str, notes: list[str]) -> dict[st
 
 
 def _require_decay(merged: Mapping[str, _Given]) -> None:
-    """Refuse a fall of the rates that ends before it begins, or has no end."""
+    """Refuse a decay of the learning rates that ends before it begins, or has no end."""
     start, end = merged["train.decay_from"], merged["train.decay_steps"]
     if start.value and end.source == "default":
-        raise UsageError(f"--decay-from {start.value}: add --decay-steps, the step at which the rates have come to 0")
+        raise UsageError(f"--decay-from {start.value}: add --decay-steps, the step at which the rates reach 0")
     for key in ("train.d_lr", "train.g_lr") if end.value else ():
         if not parse_schedule(merged[key].value, f"--{SETTINGS[key].flag}").constant:
             raise UsageError(
@@ -149,12 +149,12 @@ def _require_registered(merged: Mapping[str, _Given]) -> None:
 
 
 def same_run(resolved: Resolved, before: Mapping[str, Any]) -> bool:
-    """Whether a run that was begun with the leaves `before` is the run that `resolved` describes."""
+    """Return whether a run with the recorded settings `before` is the run that `resolved` describes."""
     return not _changes(resolved, before)
 
 
 def frozen_for_resume(resolved: Resolved, before: Mapping[str, Any]) -> None:
-    """Refuse settings that would turn a run into another one half way.
+    """Refuse changes of settings that a run cannot change when it is resumed.
 
     Raises:
         UsageError: naming each flag that may not change, with both values.
@@ -182,7 +182,7 @@ def _name(key: str) -> str:
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables -> `section.key` leaves."""
+    """Return nested tables as one table of `section.key`."""
     flat: dict[str, Any] = {}
     for name, value in table.items():
         key = prefix + name
@@ -270,7 +270,11 @@ def _from_text(s: Setting, text: str, where: str) -> Any:
 
 
 def _fits(s: Setting, given: Any, where: str) -> Any:
-    """The value in the setting's type, or a UsageError."""
+    """Return the value in the setting's type.
+
+    Raises:
+        UsageError: another type, not a choice, or out of bounds.
+    """
     value: Any = given
     if s.kind is Schedule and isinstance(value, str):
         schedule = parse_schedule(value, where, low=s.low, high=s.high)
@@ -279,7 +283,7 @@ def _fits(s: Setting, given: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if s.kind is str and isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # size = 64 reads better in TOML than size = "64"
+        value = str(value)  # size = 64 in TOML
     found = type(value)
     if found is not kind:
         raise UsageError(f"{where}: {value!r} is not of type {kind.__name__}")
@@ -295,7 +299,7 @@ def _fits(s: Setting, given: Any, where: str) -> Any:
 
 
 def to_toml(resolved: Resolved) -> str:
-    """The whole configuration; reading it back gives the same values."""
+    """Return the complete configuration as TOML, with the source of each value as a comment."""
     lines: list[str] = []
     section = ""
     for key in SETTINGS:

@@ -1,4 +1,4 @@
-"""From opened data to a job for the loop: packed pictures, the network's shape, and the facts for the record."""
+"""Prepare a training job: pack the images, decide the shape of the networks, describe both for the record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sagan_cli.plugins import registry
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run is made of."""
+    """The inputs of the training loop."""
 
     config: Config
     spec: ModelSpec
@@ -33,7 +33,7 @@ class Job:
 
 
 class Tick(Protocol):
-    """Told how far a piece of work is."""
+    """Callback that receives the progress of a task."""
 
     def __call__(self, done: int, total: int | None = None) -> None: ...
 
@@ -42,24 +42,24 @@ Progress = Callable[[str, int], AbstractContextManager[Tick]]
 
 
 def label(config: Config, opened: Opened) -> str:
-    """`<data>-<arch><size>`, the readable part of a run directory's name."""
+    """Return `<data>-<arch><size>`, the readable part of a run directory's name."""
     form = opened.form
     size = str(form.height) if form.height == form.width else f"{form.height}x{form.width}"
-    name = Path(config.data.data).stem  # of a path; a name has none of what a stem cuts off
+    name = Path(config.data.data).stem
     return f"{name}-{config.model.arch}{size}"
 
 
 def preview_spec(config: Config, opened: Opened) -> ModelSpec:
-    """The network's shape before any picture is packed."""
+    """Return the shape of the networks before any image is packed."""
     channels = _channels(config) or hints_of(opened.dataset).channels or guess_channels(opened.dataset)
     return _spec(config, opened, channels, len(opened.dataset.class_names))
 
 
 def open_job(config: Config, opened: Opened, progress: Progress, notify: Callable[[str], None]) -> Job:
-    """Pack the pictures (or find them packed) and fix the network's shape.
+    """Pack the images, or find them packed, and decide the shape of the networks.
 
     Raises:
-        DataError: too many bad pictures, or fewer than a batch.
+        DataError: too many unreadable images, or fewer images than a batch.
         UsageError: an unknown architecture.
     """
     arch = registry.find("architectures", config.model.arch)
@@ -73,10 +73,10 @@ def open_job(config: Config, opened: Opened, progress: Progress, notify: Callabl
 def packed(
     dataset: Dataset, request: PackRequest, max_bad: float, progress: Progress, notify: Callable[[str], None]
 ) -> Pack:
-    """The pack of a data set in the user's cache, made on all cores where it is not there yet.
+    """Return the pack of a dataset in the user's cache; make it on all cores if it is missing.
 
     Raises:
-        DataError: too many bad pictures.
+        DataError: too many unreadable images.
     """
     with progress("packing", len(dataset)) as tick:
         return open_pack(
@@ -85,7 +85,7 @@ def packed(
 
 
 def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
-    """What run.json says besides the settings."""
+    """Return what run.json records besides the settings."""
     return {
         "model": {"arch": job.config.model.arch, "package": job.arch_package, **asdict(job.spec)},
         "data": {
@@ -104,7 +104,7 @@ def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
 
 
 def _cores() -> int:
-    """Cores that this process may use, which in a container are fewer than there are."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -113,7 +113,6 @@ def _channels(config: Config) -> int | None:
 
 
 def _spec(config: Config, opened: Opened, channels: int, num_classes: int) -> ModelSpec:
-    """What the architecture is told."""
     model, form = config.model, opened.form
     spec = ModelSpec(
         height=form.height, width=form.width, channels=channels, num_classes=num_classes, latent=model.latent,
@@ -123,14 +122,14 @@ def _spec(config: Config, opened: Opened, channels: int, num_classes: int) -> Mo
 
 
 def settled(arch: str, spec: ModelSpec, *, auto: bool) -> ModelSpec:
-    """The specification with its attention where the architecture wants it.
+    """Return the specification with the attention layers that the architecture decides on (`settled` in `contracts`).
 
     Args:
-        auto: whether that was left to the architecture; `spec.attn_at` is then what it would be for `sagan`.
+        auto: whether `--attn-at` was left open; `spec.attn_at` is then that of `sagan`.
 
     Raises:
-        UsageError: unknown architecture, or a place that it refuses.
-        PluginError: the plugin does not load, or answers with something else.
+        UsageError: unknown architecture, or attention that it refuses.
+        PluginError: the plugin does not load, or returns something else.
     """
     entry = registry.find("architectures", arch)
     ask = getattr(registry.load_entry(entry), "settled", None)
