@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 PRESET_HELP = "Recipe to start from: " + ", ".join(PRESETS) + "; auto is base on a GPU and laptop without."
-SYSTEM_HELP = f"Published system to train, at the preset's scale: {', '.join(SYSTEMS)}; 'sagan info --list' describes them."
+SYSTEM_HELP = f"Published system to train, at the preset's scale: {', '.join(SYSTEMS)}; see 'sagan info --list'."
 
 
 COMMON = "Common options"
