@@ -19,8 +19,9 @@ from sagan_cli.evaluation.evaluate import evaluate as evaluate_target
 from sagan_cli.plugins import registry
 
 if TYPE_CHECKING:
+    from sagan_cli.contracts import Progress
     from sagan_cli.data.sources.opening import Opened
-    from sagan_cli.engine.job import Job, Progress
+    from sagan_cli.engine.job import Job
     from sagan_cli.engine.runtime import Runtime
     from sagan_cli.engine.train import Outcome
 

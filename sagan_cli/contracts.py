@@ -6,6 +6,7 @@ Built-ins use the same interfaces, and `sagan_cli.testing` checks them. This fil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -25,6 +26,13 @@ class Dataset(Protocol):
     """Numbered images, read one at a time while they are packed; training does not call `read`.
 
     It must be picklable, because packing sends it to worker processes.
+
+    Optional members:
+        hints: a `Hints`.
+        glance(): a `Glance` of its files; the fingerprint is then cached, and not computed at every start.
+        name_of(index): name of an image in messages, such as its file.
+        image(index): as `read`, but with a PIL image, which saves a copy.
+        listing: an object with `labels`, the labels of all images, if they are known without reading the images.
     """
 
     class_names: Sequence[str]
@@ -45,6 +53,35 @@ class Dataset(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Hints:
+    """Defaults that a dataset chooses for its images."""
+
+    fit: str = "crop"
+    """Meaning of `--fit auto`."""
+    channels: int | None = None
+    """Meaning of `--channels auto`; None: detected from the images."""
+    in_process: bool = False
+    """Whether reading an image costs less than sending it to a worker process."""
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What stat reports of a dataset's files; equal keys mean equal bytes."""
+
+    key: str
+    newest: int
+    """Time of the latest change of any file, in ns since the epoch."""
+
+
+class Fingerprinted(Protocol):
+    """An object with a fingerprint; it may have `glance() -> Glance`, by which the fingerprint is cached."""
+
+    def fingerprint(self) -> str:
+        """Return a text that differs if the content differs."""
+        ...
+
+
 class DatasetFactory(Protocol):
     """Opens a dataset; an entry point of `sagan.datasets` names it.
 
@@ -56,6 +93,7 @@ class DatasetFactory(Protocol):
     Optional attributes:
         native_size: default of `--size`: the side in pixels, or (height, width).
         structure: uint8 (N, H, W, 3) -> bool (N,), whether each image is correct; `sagan eval-fid` reports the share.
+        can_download = True: it accepts `download=True` (`--download`) and then fetches missing files.
     """
 
     def __call__(self, root: Path, *, split: str, height: int, width: int) -> Dataset: ...
@@ -108,6 +146,16 @@ class ArchitectureFactory(Protocol):
     """
 
     def __call__(self, spec: ModelSpec) -> tuple[nn.Module, nn.Module]: ...
+
+
+class Tick(Protocol):
+    """Callback that receives the progress of a task."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+Progress = Callable[[str, int], AbstractContextManager[Tick]]
+"""progress(label, total) -> context manager of a `Tick`."""
 
 
 # ---- Metrics (`sagan.metrics`) ---------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def read_pictures(path: Path, most: int, spec: ModelSpec, how: str) -> tuple[NDA
 
 def fit_of(checkpoint: Path, spec: ModelSpec) -> str:
     """How the run of a checkpoint fitted its pictures; `crop` where nobody can tell any more."""
-    from sagan_cli.data.packing.fingerprint import hints_of
+    from sagan_cli.data.packing.build import hints_of
     from sagan_cli.data.sources.opening import open_source
 
     run = run_of(checkpoint)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sagan_cli.config.schema import AUTO, Config
-from sagan_cli.contracts import Dataset, ModelSpec
-from sagan_cli.data.packing.build import guess_channels
-from sagan_cli.data.packing.fingerprint import hints_of
-from sagan_cli.data.packing.pack import Pack, PackRequest, cache_dir, open_pack, require_batch
+from sagan_cli.contracts import ModelSpec, Progress
+from sagan_cli.data.packing.build import guess_channels, hints_of
+from sagan_cli.data.packing.pack import Pack, PackRequest, packed_dataset, require_batch
 from sagan_cli.data.sources.opening import Opened
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import PluginError
@@ -30,15 +27,6 @@ class Job:
     spec: ModelSpec
     arch_package: str
     pack: Pack
-
-
-class Tick(Protocol):
-    """Callback that receives the progress of a task."""
-
-    def __call__(self, done: int, total: int | None = None) -> None: ...
-
-
-Progress = Callable[[str, int], AbstractContextManager[Tick]]
 
 
 def label(config: Config, opened: Opened) -> str:
@@ -64,24 +52,10 @@ def open_job(config: Config, opened: Opened, progress: Progress, notify: Callabl
     """
     arch = registry.find("architectures", config.model.arch)
     request = PackRequest(opened.form.height, opened.form.width, _channels(config), config.data.fit)
-    pack = packed(opened.dataset, request, config.data.max_bad, progress, notify)
+    pack = packed_dataset(opened.dataset, request, config.data.max_bad, progress, notify)
     require_batch(pack, config.train.batch)
     spec = _spec(config, opened, int(pack.images.shape[-1]), len(pack.class_names))
     return Job(config, spec, f"{arch.package} {arch.version}", pack)
-
-
-def packed(
-    dataset: Dataset, request: PackRequest, max_bad: float, progress: Progress, notify: Callable[[str], None]
-) -> Pack:
-    """Return the pack of a dataset in the user's cache; make it on all cores if it is missing.
-
-    Raises:
-        DataError: too many unreadable images.
-    """
-    with progress("packing", len(dataset)) as tick:
-        return open_pack(
-            dataset, request, cache_dir=cache_dir(), max_bad=max_bad, workers=_cores(), progress=tick, notify=notify
-        )
 
 
 def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
@@ -101,11 +75,6 @@ def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
             **{name: metadata.version(name) for name in ("torch", "numpy", "pillow", "safetensors")},
         },
     }  # fmt: skip
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _channels(config: Config) -> int | None:

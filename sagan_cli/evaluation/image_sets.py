@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sagan_cli.config.schema import DataConfig
-from sagan_cli.contracts import Metric, ModelSpec
-from sagan_cli.data.packing.pack import Pack, PackRequest
+from sagan_cli.contracts import Metric, ModelSpec, Progress
+from sagan_cli.data.packing.pack import Pack, PackRequest, packed_dataset
 from sagan_cli.data.sources import opening as sources
-from sagan_cli.engine.job import Progress, packed
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.sample import Request, latents, pictures
 from sagan_cli.errors import DataError, UsageError
 from sagan_cli.evaluation.extractors.extractor import Extractor
 from sagan_cli.evaluation.features import CollectedFeatures, ImageSet, Indices, Measure, Moments
-from sagan_cli.evaluation.images.pictures import open_pictures, read_statistics
+from sagan_cli.evaluation.images.npz import read_statistics
+from sagan_cli.evaluation.images.opening import open_images
 from sagan_cli.files import discard, sha256_of, write_directory
 from sagan_cli.ops.randomness import generator
 from sagan_cli.plugins import registry
@@ -156,7 +156,7 @@ def fitted_images(
         data.data, data_root=Path(data.data_root), split=data.split, height=height, width=width,
         unconditional=data.unconditional, download=download,
     )  # fmt: skip
-    pack = packed(dataset, PackRequest(height, width, channels, data.fit), data.max_bad, progress, notify)
+    pack = packed_dataset(dataset, PackRequest(height, width, channels, data.fit), data.max_bad, progress, notify)
     transform = json.loads(pack.manifest.read_text(encoding="utf-8"))["transform"]
     facts = {
         "data": data.data, "data_digest": pack.digest,
@@ -179,7 +179,7 @@ def unfitted_images(data: DataConfig, open_files: ExitStack) -> RealImages:
         digest = hashlib.sha256(mu.tobytes() + sigma.tobytes()).hexdigest()
         moments = Moments(mu.astype(np.float32), sigma, 0)
         return RealImages(None, digest, moments=moments, source=data.data, facts={**facts, "data_digest": digest})
-    images = open_files.enter_context(open_pictures(data.data, flag="--data"))
+    images = open_files.enter_context(open_images(data.data, flag="--data"))
     digest = images.digest()
     return RealImages(
         images, digest, tuple(images.class_names), source=data.data, facts={**facts, "data_digest": digest}

@@ -15,9 +15,8 @@ import torch
 
 from sagan_cli import __version__
 from sagan_cli.config.schema import DataConfig
-from sagan_cli.contracts import Metric, MetricInputs, Score
+from sagan_cli.contracts import Metric, MetricInputs, Progress, Score
 from sagan_cli.data.packing.pack import cache_dir
-from sagan_cli.engine.job import Progress
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.sample import Sampler
 from sagan_cli.errors import PluginError, SaganError, UsageError
@@ -44,7 +43,7 @@ from sagan_cli.evaluation.image_sets import (
     requests_for,
     unfitted_images,
 )
-from sagan_cli.evaluation.images.pictures import open_pictures
+from sagan_cli.evaluation.images.opening import open_images
 from sagan_cli.evaluation.metrics import known_knobs
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
 from sagan_cli.evaluation.protocols import Options
@@ -150,7 +149,7 @@ def score_images(
     if target == "-" and context.runtime.world > 1:
         raise UsageError("-: several processes cannot share standard input; save the images to a file")
     with ExitStack() as open_files:
-        fake = open_files.enter_context(open_pictures(target, flag="", stdin=stdin))
+        fake = open_files.enter_context(open_images(target, flag="", stdin=stdin))
         for line in fake.notes:
             context.notify(line)
         height, width = fake.first_size()

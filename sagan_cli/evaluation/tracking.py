@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import nn
 
-from sagan_cli.contracts import Metric, ModelSpec
-from sagan_cli.engine.job import Job, Tick
+from sagan_cli.contracts import Metric, ModelSpec, Tick
+from sagan_cli.engine.job import Job
 from sagan_cli.evaluation.extractors.extractor import Extractor
 from sagan_cli.evaluation.image_sets import GeneratedImages, RealImages, packed_images, requests_for
 from sagan_cli.evaluation.metrics import parse_metrics

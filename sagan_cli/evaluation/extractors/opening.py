@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from sagan_cli.contracts import Progress
 from sagan_cli.data.packing.pack import Pack, cache_dir
-from sagan_cli.engine.job import Progress
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor
