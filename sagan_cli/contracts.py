@@ -394,11 +394,11 @@ class Exporter:
     default_name: str
     """Where it goes without `--out`, as in `model.onnx`; a name without an ending is a folder."""
     write: Callable[..., Any]
-    """(subject, path, *, notify, **options) -> Check or None: write the model at `path`, read it back, compare it.
+    """(trained, path, *, notify, **options) -> Check or None: write the model at `path`, read it back, compare it.
 
-    `subject` is a `sagan_cli.export.subject.Subject` (`generator`, `spec`, `class_names`, ...), the result a
-    `sagan_cli.export.subject.Check`, or None if nothing was compared. `path` does not exist yet; what is written there
-    is put in place whole, or not at all. `notify` shows one line to the user.
+    `trained` is a `sagan_cli.export.trained_model.TrainedModel` (`generator`, `spec`, `class_names`, ...), the result a
+    `sagan_cli.export.trained_model.Check`, or None if nothing was compared. `path` does not exist yet; what is written
+    there is put in place whole, or not at all. `notify` shows one line to the user.
     """
     loading: str = ""
     """Markdown of the model card that loads it; may contain `{file}`, `{latent}`, `{call}` and `{feed}`."""
