@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sagan_cli.errors import UsageError, closest
 
 if TYPE_CHECKING:
-    from sagan_cli.attention.panels import Style
+    from sagan_cli.attention.figure import Style
     from sagan_cli.attention.rows import Points
     from sagan_cli.attention.scene import Scene
 
@@ -55,34 +55,33 @@ def encoded(
         points: the query points of each picture.
         about: what the file says of its making.
     """
-    from sagan_cli.attention import numbers, raster
-    from sagan_cli.attention.figure import describe, figure
-    from sagan_cli.attention.rows import layer_of, rows_of, strip
-    from sagan_cli.attention.svg import svg
-
     if kind == "html":
         from sagan_cli.attention.page import page
 
         return page(scenes, title=f"What {title} looks at")
     if kind in NUMBERS:
+        from sagan_cli.attention import numbers
+
         return (numbers.npz if kind == "npz" else numbers.safetensors)(numbers.arrays(scenes), about)
+
+    from sagan_cli.attention import plotting
+    from sagan_cli.attention.figure import describe, figure
+    from sagan_cli.attention.rows import layer_of, rows_of, strip
 
     def still(scene: Scene) -> Any:
         words = [describe(layer_of(scene, key)) for key in drawn]
         return figure(rows_of(scene, drawn, points), title=f"{title}{_at(scene)}", lines=words, style=style)
 
     if kind in ANIMATIONS:
-        return raster.animation([still(scene) for scene in scenes], kind)
+        return plotting.animation([still(scene) for scene in scenes], kind)
     if len(scenes) == 1:
-        drawing = still(scenes[0])
+        plot = still(scenes[0])
     else:
         words = [f"{', then '.join(scenes[0].captions)}; a layer adds |gamma o| / |x|"]
         words += [f"last, {describe(layer_of(scenes[-1], key))}" for key in drawn]
         name = f"{title}{_at(scenes[0])} to {scenes[-1].step or 0:,}"
-        drawing = figure(strip(scenes, drawn, points), title=name, lines=words, style=style)
-    if kind == "svg":
-        return svg(drawing)
-    return raster.pdf(drawing) if kind == "pdf" else raster.png(drawing, about)
+        plot = figure(strip(scenes, drawn, points), title=name, lines=words, style=style)
+    return plotting.encode(plot, kind, about)
 
 
 def _at(scene: Scene) -> str:

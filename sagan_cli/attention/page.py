@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sagan_cli.attention import colour, packing
+from sagan_cli.attention import packing, plotting
 from sagan_cli.attention.scene import Layer, Scene
 from sagan_cli.errors import SaganError
 
@@ -85,8 +85,8 @@ def _facts(
         "captions": list(scenes[0].captions),
         "images": images[0],
         "levels": detail.levels,
-        "scale": colour.scale().ravel().tolist(),
-        "dots": [[_css(c), _css(colour.readable_on(c))] for c in colour.DOTS],
+        "scale": plotting.table().ravel().tolist(),
+        "dots": [[c, plotting.readable_on(c)] for c in plotting.QUERIES],
         "layers": [_layer_facts(layer, detail) for layer in scenes[0].layers],
         "scenes": [
             {
@@ -116,10 +116,6 @@ def _layer_facts(layer: Layer, detail: packing.Detail) -> dict[str, Any]:
         "keys": [n // key_side for n in layer.key_grid],
         "groups": [query_side, key_side],
     }
-
-
-def _css(rgb: colour.Colour) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 
 def _number(value: float | None) -> float | None:

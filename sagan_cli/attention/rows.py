@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sagan_cli.attention.cells import centre_of
-from sagan_cli.attention.drawing import Point
-from sagan_cli.attention.panels import Row, percent
+from sagan_cli.attention.figure import Point, Row, percent
 from sagan_cli.attention.queries import scattered, telling
 from sagan_cli.attention.scene import Layer, Scene
 

@@ -114,8 +114,8 @@ def visualize_attn(
     checkpoint = find_checkpoint(target)
     paths = attention.checkpoints_of(checkpoint) if steps else [checkpoint]
 
+    from sagan_cli.attention.figure import Style
     from sagan_cli.attention.numbers import summary
-    from sagan_cli.attention.panels import Style
     from sagan_cli.attention.rows import random_points, telling_points
     from sagan_cli.engine.runtime import open_runtime
 

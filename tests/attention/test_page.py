@@ -356,13 +356,13 @@ def test_the_map_follows_the_pointer(shown: Shown, scenes: list[Scene]) -> None:
 @pytest.mark.browser
 def test_what_is_painted_is_the_map(shown: Shown, scenes: list[Scene]) -> None:
     """The map alone: the middle of each key's cell has that key's colour of the scale."""
-    from sagan_cli.attention import colour
+    from sagan_cli.attention import plotting
 
     shown.pointer((4, 5), (16, 24))
     true = scenes[2].layers[1].maps[0, 4 * 24 + 5].reshape(8, 12)
     far = [(i, j) for i, j in np.ndindex(8, 12) if abs(i * 2 - 4) > 2 or abs(j * 2 - 5) > 2]  # clear of the outline
     painted = shown.pixels("#keys", [((i + 0.5) / 8, (j + 0.5) / 12) for i, j in far])
-    scale = colour.scale().astype(int)
+    scale = plotting.table().astype(int)
     for (i, j), seen in zip(far, painted, strict=True):
         near = np.abs(scale - seen[:3]).sum(1).argmin() / 255
         assert abs(near - true[i, j] / true.max()) < 0.012
@@ -473,7 +473,7 @@ def test_the_overlay_lets_the_picture_through(shown: Shown) -> None:
 
 @pytest.mark.browser
 def test_full_contrast_starts_the_colours_at_the_least_share(shown: Shown, scenes: list[Scene]) -> None:
-    from sagan_cli.attention import colour
+    from sagan_cli.attention import plotting
 
     shown.by("#layers input[value='2']").click()
     shown.pointer((6, 9), GRIDS["D 12"][0])
@@ -484,7 +484,7 @@ def test_full_contrast_starts_the_colours_at_the_least_share(shown: Shown, scene
     shown.keys("c")
     assert shown.state()["contrast"]
     assert shown.text("#low").endswith("%")
-    assert np.abs(np.array(shown.pixels("#keys", [place])[0][:3]) - colour.scale()[0]).max() <= 12
+    assert np.abs(np.array(shown.pixels("#keys", [place])[0][:3]) - plotting.table()[0]).max() <= 12
 
 
 @pytest.mark.browser

@@ -69,6 +69,15 @@ def test_every_kind_of_file(home: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(archive["arr_0"], maps["pictures"])
 
 
+@pytest.mark.parametrize("writable", [False, True])
+def test_no_message_of_matplotlib_reaches_stderr(writable: bool, home: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home") if writable else "/dev/null")
+    for name in ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    done = process("visualize-attn", RUN, "-n", 1, "--layer", "G8", "-q", "--out", tmp_path / "a.pdf", cwd=home)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_the_page(home: Path, tmp_path: Path) -> None:
     ok("visualize-attn", RUN, "-n", 2, "--out", tmp_path / "a.html", cwd=home)
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
@@ -77,7 +86,7 @@ def test_the_page(home: Path, tmp_path: Path) -> None:
 
 
 def test_bytes_on_stdout(home: Path) -> None:
-    for kind, magic in (("png", b"\x89PNG"), ("svg", b"<svg"), ("pdf", b"%PDF"), ("npz", b"PK")):
+    for kind, magic in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF"), ("npz", b"PK")):
         assert ok("visualize-attn", RUN, "-n", 1, "--out", "-", "--format", kind, cwd=home).startswith(magic)
     assert ok("visualize-attn", RUN, "-n", 1, "--out", "-", cwd=home).startswith(b"\x89PNG")
     assert "both want stdout" in fails(2, "visualize-attn", RUN, "--out", "-", "--json", cwd=home)
@@ -327,7 +336,7 @@ def test_plugins_that_declare_their_layers_get_all_of_it(plugins: None, home: Pa
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from sagan_cli.cli import run; run(['visualize-attn', '--help']); "
-        "assert not {'torch', 'numpy', 'PIL', 'safetensors'} & set(sys.modules)"
+        "assert not {'torch', 'numpy', 'PIL', 'safetensors', 'matplotlib'} & set(sys.modules)"
     )
     import subprocess
     import sys
