@@ -89,7 +89,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         # One above the other, so that seeds of equal values are visible.
         apart = min(9.0, (ROW - 8) / max(len(bar.values), 1)) / ROW
         heights = [i + (n - (len(bar.values) - 1) / 2) * apart for n in range(len(bar.values))]
-        colour = plotting.QUERIES[i % len(plotting.QUERIES)]
+        colour = plotting.QUERY_COLOURS[i % len(plotting.QUERY_COLOURS)]
         plotting.add_markers(axes, bar.values, heights, RADIUS, colour)
 
 

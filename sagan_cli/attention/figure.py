@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan_cli.attention import plotting
-from sagan_cli.attention.cells import cell_at, heaviest, inset, outlines, spread
+from sagan_cli.attention.attention_data import AttentionData, Key, LayerAttention
+from sagan_cli.attention.cells import Point, cell_at, heaviest, inset, outlines, spread
 from sagan_cli.attention.plotting import (
     INK,
     MUTED,
     POINT,
-    QUERIES,
+    QUERY_COLOURS,
     Plot,
     add_axes,
     add_text,
@@ -24,13 +25,10 @@ from sagan_cli.attention.plotting import (
     text_width,
     wrapped,
 )
-from sagan_cli.attention.scene import Layer, Scene
+from sagan_cli.attention.query_points import Points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Point = tuple[float, float]
-"""(x, y) in pixels of the image; pixel 0 lies between 0 and 1."""
 
 PANEL = 192
 """Least length in pixels of the longer side of a panel."""
@@ -44,7 +42,6 @@ HALF, QUARTER = 0.5, 0.25
 """An outlined region holds this share of the attention, and takes at most this share of the cells."""
 FLAT = 2.0
 """`auto` draws the maps of a row from their minimum where the median maximum is below FLAT times uniform attention."""
-SCALES = ("auto", "zero", "range")
 DIM = 0.42
 """Brightness of the image under a map."""
 
@@ -65,17 +62,17 @@ class Style:
 class Row:
     """One image with the maps of one layer."""
 
-    scene: Scene
-    layer: Layer
-    picture: int
+    data: AttentionData
+    layer: LayerAttention
+    index: int
+    """Of the image."""
     points: tuple[Point, ...]
     caption: str
 
     def map_at(self, point: Point) -> NDArray[np.float32]:
         """Return the map (kh, kw) of the query cell at a point."""
-        height, width = self.scene.pictures.shape[1:3]
-        cell = cell_at(*point, (height, width), self.layer.query_grid)
-        attention: NDArray[np.float32] = self.layer.maps[self.picture, cell].reshape(self.layer.key_grid)
+        cell = cell_at(*point, self.data.size, self.layer.query_grid)
+        attention: NDArray[np.float32] = self.layer.maps[self.index, cell].reshape(self.layer.key_grid)
         return attention
 
     def contrasted(self, style: Style) -> bool:
@@ -93,7 +90,7 @@ def figure(rows: Sequence[Row], *, title: str, lines: Sequence[str], style: Styl
         rows: images of one size; at least one row, each with at least one point.
         lines: smaller text under the title; long lines are wrapped.
     """
-    height, width = rows[0].scene.pictures.shape[1:3]
+    height, width = rows[0].data.size
     factor = max(1, math.ceil(PANEL / max(height, width)))
     panel = height * factor, width * factor
     columns = 1 + max(len(row.points) for row in rows)
@@ -133,7 +130,28 @@ def figure(rows: Sequence[Row], *, title: str, lines: Sequence[str], style: Styl
     return Plot(drawn, title, "; ".join([*lines, *(row.caption for row in rows), words]))
 
 
-def describe(layer: Layer) -> str:
+def rows_of(data: AttentionData, keys: Sequence[Key], points: Points) -> list[Row]:
+    """Return one row for each image and layer."""
+    return [
+        Row(data, data.layer(key), n, points[n], caption if len(keys) == 1 else f"{caption}, {key[0]} {key[1]}")
+        for n, caption in enumerate(data.captions)
+        for key in keys
+    ]
+
+
+def rows_by_step(checkpoints: Sequence[AttentionData], keys: Sequence[Key], points: Points) -> list[Row]:
+    """Return one row for each checkpoint, for each layer of each image."""
+    rows = []
+    for n in range(len(checkpoints[0].captions)):
+        for key in keys:
+            for data in checkpoints:
+                layer = data.layer(key)
+                caption = f"step {data.step or 0:,}, adds {percent(float(layer.strength[n]))}"
+                rows.append(Row(data, layer, n, points[n], f"{layer.key}: {caption}" if len(keys) > 1 else caption))
+    return rows
+
+
+def describe(layer: LayerAttention) -> str:
     """Return the properties of a layer in one line."""
     query, key = (f"{h}x{w}" for h, w in (layer.query_grid, layer.key_grid))
     gamma = "" if layer.gamma is None else f"gamma {layer.gamma:.3g}, "
@@ -162,7 +180,7 @@ def legend(style: Style, contrasts: Set[bool], outlined: bool) -> str:
 
 
 def coloured(
-    attention: NDArray[np.float32], picture: NDArray[np.uint8], panel: tuple[int, int], style: Style, contrast: bool
+    attention: NDArray[np.float32], image: NDArray[np.uint8], panel: tuple[int, int], style: Style, contrast: bool
 ) -> NDArray[np.uint8]:
     """Return a map (kh, kw) over its image (h, w, 3) as pixels (*panel, 3); `panel` is a multiple of the image."""
     least = float(attention.min()) if contrast else 0.0
@@ -170,9 +188,9 @@ def coloured(
     share = (spread(attention, panel, smooth=not style.cells) - least) / max(most - least, 1e-12)
     if style.plain:
         return colour_of(share)
-    gray = picture @ np.array([0.2126, 0.7152, 0.0722]) * DIM
+    gray = image @ np.array([0.2126, 0.7152, 0.0722]) * DIM
     for axis in (0, 1):
-        gray = gray.repeat(panel[axis] // picture.shape[axis], axis=axis)
+        gray = gray.repeat(panel[axis] // image.shape[axis], axis=axis)
     # From half of the maximum on, the map is opaque; below, the image shows through.
     cover = np.sqrt(np.clip(2 * share, 0, 1))[..., None]
     mixed: NDArray[np.uint8] = np.rint(gray[..., None] * (1 - cover) + colour_of(share) * cover).astype(np.uint8)
@@ -184,29 +202,29 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{share * 100:.{digits}g} %" if share < 0.995 else f"{share * 100:.0f} %"
 
 
-def on_white(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def on_white(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Convert (h, w, 1|3|4) to (h, w, 3); transparency becomes white."""
-    if picture.shape[2] == 4:
-        alpha = picture[..., 3:].astype(np.float64) / 255
-        opaque: NDArray[np.uint8] = np.rint(picture[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    if image.shape[2] == 4:
+        alpha = image[..., 3:].astype(np.float64) / 255
+        opaque: NDArray[np.uint8] = np.rint(image[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
         return opaque
-    return np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def _draw_panel(axes: Axes, row: Row, query: int, panel: tuple[int, int], style: Style) -> None:
     """Draw the map of a query, or for query -1 the image with all queries and their regions, in pixels of the image."""
-    picture = on_white(row.scene.pictures[row.picture])
-    height, width = picture.shape[:2]
+    image = on_white(row.data.images[row.index])
+    height, width = image.shape[:2]
     if query < 0:
         axes.axis("off")
-        pixels = picture
+        pixels = image
         for n, point in enumerate(row.points):
             for corners in _regions(row.map_at(point), n, panel):
-                plotting.add_outline(axes, corners * (width, height), QUERIES[n], LINE, SEAM)
+                plotting.add_outline(axes, corners * (width, height), QUERY_COLOURS[n], LINE, SEAM)
     else:
         # The image covers the inner half of the frame.
-        axes.spines[:].set(color=QUERIES[query], linewidth=2 * FRAME * POINT, zorder=0)
-        pixels = coloured(row.map_at(row.points[query]), picture, panel, style, row.contrasted(style))
+        axes.spines[:].set(color=QUERY_COLOURS[query], linewidth=2 * FRAME * POINT, zorder=0)
+        pixels = coloured(row.map_at(row.points[query]), image, panel, style, row.contrasted(style))
     axes.set(xticks=[], yticks=[])
     axes.imshow(pixels, extent=(0, width, height, 0), aspect="auto", interpolation="none", zorder=1)
     for n, point in enumerate(row.points):
@@ -215,10 +233,10 @@ def _draw_panel(axes: Axes, row: Row, query: int, panel: tuple[int, int], style:
 
 
 def _draw_query(axes: Axes, n: int, point: Point) -> None:
-    plotting.add_markers(axes, [point[0]], [point[1]], RADIUS, QUERIES[n])
+    plotting.add_markers(axes, [point[0]], [point[1]], RADIUS, QUERY_COLOURS[n])
     axes.annotate(
         str(n + 1), point, ha="center", va="center_baseline", fontsize=10 * POINT, annotation_clip=False, zorder=4,
-        color=plotting.readable_on(QUERIES[n]),
+        color=plotting.readable_on(QUERY_COLOURS[n]),
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ finally:
 INK, MUTED = "#1e2126", "#686e78"
 
 # Okabe and Ito 2008, "Color universal design", without its black; neighbours in this order are far apart.
-QUERIES = ("#d55e00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#e69f00", "#0072b2")
+QUERY_COLOURS = ("#d55e00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#e69f00", "#0072b2")
 """One per query: vermilion, sky blue, yellow, reddish purple, bluish green, orange, blue."""
 
 DPI = 128
@@ -95,7 +95,7 @@ def new_figure(width: int, height: int) -> Figure:
 
 
 def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Add axes at a place in pixels from the top left."""
+    """Add axes at a position in pixels from the top left."""
     across, down = figure.bbox.size
     return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
 

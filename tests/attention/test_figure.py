@@ -1,4 +1,4 @@
-"""The still figure: its colours, which points it asks, what it shows, and its files."""
+"""The static figure: its colours, queries, panels, text and files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,31 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image as Pillow
 
-from sagan_cli.attention import numbers, plotting
+from sagan_cli.attention import attention_data, plotting
+from sagan_cli.attention.attention_data import AttentionData, LayerAttention
 from sagan_cli.attention.cells import centre_of
-from sagan_cli.attention.figure import Row, Style, coloured, describe, figure, legend, on_white, percent
+from sagan_cli.attention.figure import (
+    Row,
+    Style,
+    coloured,
+    describe,
+    figure,
+    legend,
+    on_white,
+    percent,
+    rows_by_step,
+    rows_of,
+)
 from sagan_cli.attention.plotting import Plot, animation, encode
-from sagan_cli.attention.queries import scattered, telling
-from sagan_cli.attention.rows import random_points, rows_of, strip, telling_points
-from sagan_cli.attention.scene import Layer, Scene
+from sagan_cli.attention.query_points import random_points, representative, representative_points, scattered
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def scene(count: int = 2, *, step: int = 100, strength: float = 0.1, flat: bool = False, channels: int = 3) -> Scene:
-    """Pictures 16x16; the left half of the 8x8 positions looks at one key of 4x4, the right half at another."""
+def example(
+    count: int = 2, *, step: int = 100, strength: float = 0.1, flat: bool = False, channels: int = 3
+) -> AttentionData:
+    """Images 16x16; the left half of the 8x8 queries attends to one key of 4x4, the right half to another."""
     rng = np.random.default_rng(step)
     maps = np.full((count, 64, 16), 0.5 / 16, np.float32)
     right = np.arange(64) % 8 >= 4
@@ -33,22 +45,22 @@ def scene(count: int = 2, *, step: int = 100, strength: float = 0.1, flat: bool 
     if flat:
         maps = np.float32(1 / 16) + (maps - np.float32(1 / 16)) / 100
     layers = tuple(
-        Layer(
+        LayerAttention(
             network, "8", maps, (8, 8), (4, 4), 0.25, np.full(count, strength, np.float32),
             np.full((count, 64), 0.5, np.float32), np.full((count, 64), 0.4, np.float32),
         )
         for network in "GD"
     )  # fmt: skip
     pictures = rng.integers(0, 256, (count, 16, 16, channels), np.uint8)
-    return Scene(step, pictures, tuple(f"seed {i}" for i in range(count)), layers)
+    return AttentionData(step, pictures, tuple(f"seed {i}" for i in range(count)), layers)
 
 
 G, D = ("G", "8"), ("D", "8")
 
 
-def drawn(own: Scene | None = None, *, style: Style = Style()) -> Plot:  # noqa: B008 - frozen
-    own = own or scene()
-    return figure(rows_of(own, [G], telling_points(own, G, 3)), title="a run", lines=["facts"], style=style)
+def drawn(own: AttentionData | None = None, *, style: Style = Style()) -> Plot:  # noqa: B008 - frozen
+    own = own or example()
+    return figure(rows_of(own, [G], representative_points(own, G, 3)), title="a run", lines=["facts"], style=style)
 
 
 def texts(plot: Plot) -> list[str]:
@@ -100,17 +112,17 @@ def test_query_colours_differ_for_all_kinds_of_eyes() -> None:
         "protan": [[0.1124, 0.8876, 0], [0.1124, 0.8876, 0], [0.0040, -0.0040, 1]],
         "deutan": [[0.2928, 0.7072, 0], [0.2928, 0.7072, 0], [-0.0223, 0.0223, 1]],
     }
-    dots = np.array([to_rgb(c) for c in plotting.QUERIES]) ** 2.2
+    dots = np.array([to_rgb(c) for c in plotting.QUERY_COLOURS]) ** 2.2
     for matrix in (np.eye(3), *map(np.array, blind.values())):
         seen = np.clip(dots @ np.array(matrix).T, 0, 1) ** (1 / 2.2)
         apart = np.linalg.norm(seen[:5, None] - seen[None, :5], axis=-1) + np.eye(5)
         assert apart.min() > 0.14, "the five that a figure has by default"
 
 
-def test_telling_points_are_far_apart_and_of_every_pattern() -> None:
-    own = scene(1)
-    cells = telling(own.layers[0].maps[0], (8, 8), 4)
-    assert cells == sorted(set(cells)) == telling(own.layers[0].maps[0].copy(), (8, 8), 4)
+def test_representative_points_are_far_apart_and_of_every_pattern() -> None:
+    own = example(1)
+    cells = representative(own.layers[0].maps[0], (8, 8), 4)
+    assert cells == sorted(set(cells)) == representative(own.layers[0].maps[0].copy(), (8, 8), 4)
     assert {cell % 8 >= 4 for cell in cells} == {False, True}
     place = np.stack(np.divmod(cells, 8), 1)
     apart = np.linalg.norm(place[:, None] - place[None], axis=-1) + 99 * np.eye(4)
@@ -125,24 +137,24 @@ def test_telling_points_are_far_apart_and_of_every_pattern() -> None:
 def test_a_rare_pattern_gets_its_point() -> None:
     maps = np.full((256, 64), 1 / 64)
     maps[17 * 5 : 17 * 5 + 2] = np.eye(64)[3]
-    assert {85, 86} & set(telling(maps, (16, 16), 2))
+    assert {85, 86} & set(representative(maps, (16, 16), 2))
     # Faint differences count as much as strong ones: nothing else tells the positions of a flat layer apart.
     faint = np.full((256, 64), 1 / 64)
     faint[85:87, 3] += 1e-3
     faint[85:87] /= faint[85:87].sum(1, keepdims=True)
-    assert {85, 86} & set(telling(faint, (16, 16), 2))
+    assert {85, 86} & set(representative(faint, (16, 16), 2))
 
 
 def test_points_of_tiny_even_and_huge_grids() -> None:
-    assert telling(np.full((4, 4), 0.25), (2, 2), 7) == [0, 1, 2, 3]
-    assert len(set(telling(np.full((64, 4), 0.25), (8, 8), 5))) == 5
-    huge = telling(np.random.default_rng(0).dirichlet(np.ones(16), 96 * 128), (96, 128), 5)
+    assert representative(np.full((4, 4), 0.25), (2, 2), 7) == [0, 1, 2, 3]
+    assert len(set(representative(np.full((64, 4), 0.25), (8, 8), 5))) == 5
+    huge = representative(np.random.default_rng(0).dirichlet(np.ones(16), 96 * 128), (96, 128), 5)
     assert len(set(huge)) == 5
     assert max(huge) < 96 * 128
 
 
 def test_random_points_follow_the_seed() -> None:
-    own = scene(2)
+    own = example(2)
     a, b, c = (random_points(own, G, 5, seed) for seed in (0, 0, 1))
     assert a == b != c
     assert a[0] != a[1], "each picture has its own"
@@ -150,12 +162,12 @@ def test_random_points_follow_the_seed() -> None:
 
 
 def test_the_figure_shows_maps_that_differ_by_point_and_lie_where_they_should() -> None:
-    own = scene(1)
+    own = example(1)
     points = [(centre_of(9, (16, 16), (8, 8)), centre_of(14, (16, 16), (8, 8)))]
     plot = figure(rows_of(own, [G], points), title="t", lines=[], style=Style(plain=True, cells=True))
     picture, left, right, _bar = (axes.images[0].get_array() for axes in plot.figure.axes)
     assert [box(plot, n)[2:] for n in range(3)] == [pytest.approx([192, 192])] * 3, "12 times 16 pixels"
-    np.testing.assert_array_equal(picture, own.pictures[0])
+    np.testing.assert_array_equal(picture, own.images[0])
     brightest = plotting.table()[-1]
     for pixels, key in ((left, 5), (right, 10)):
         hot = (pixels == brightest).all(-1)
@@ -164,12 +176,12 @@ def test_the_figure_shows_maps_that_differ_by_point_and_lie_where_they_should() 
         want[48 * i : 48 * (i + 1), 48 * j : 48 * (j + 1)] = True
         np.testing.assert_array_equal(hot, want)
     assert all(tuple(axes.images[0].get_extent()) == (0, 16, 16, 0) for axes in plot.figure.axes[:3])
-    one, two = ("1", plotting.QUERIES[0], 3, 3), ("2", plotting.QUERIES[1], 13, 3)
+    one, two = ("1", plotting.QUERY_COLOURS[0], 3, 3), ("2", plotting.QUERY_COLOURS[1], 13, 3)
     assert [queries(plot, n) for n in range(3)] == [[one, two], [one], [two]]
     for n in (0, 1):
-        assert plot.figure.axes[n + 1].spines["left"].get_edgecolor()[:3] == to_rgb(plotting.QUERIES[n])
+        assert plot.figure.axes[n + 1].spines["left"].get_edgecolor()[:3] == to_rgb(plotting.QUERY_COLOURS[n])
     # Each region is one key's cell: 4 of the image's pixels, drawn a little inside.
-    for outline, key, colour in zip(plot.figure.axes[0].patches, (5, 10), plotting.QUERIES, strict=False):
+    for outline, key, colour in zip(plot.figure.axes[0].patches, (5, 10), plotting.QUERY_COLOURS, strict=False):
         i, j = divmod(key, 4)
         corners = outline.get_xy()[:-1]
         np.testing.assert_allclose(corners.mean(axis=0), (4 * j + 2, 4 * i + 2))
@@ -180,7 +192,7 @@ def test_the_figure_shows_maps_that_differ_by_point_and_lie_where_they_should() 
 
 
 def test_flat_maps_are_stretched_and_said_to_be() -> None:
-    flat, sharp = scene(1, flat=True), scene(1)
+    flat, sharp = example(1, flat=True), example(1)
     assert "6.22 to 6.72 %, even 6.25 %" in texts(drawn(flat))
     assert "minimum" in drawn(flat).description
     assert "minimum" not in drawn(sharp).description
@@ -210,7 +222,7 @@ def test_pictures_of_one_and_four_channels() -> None:
     assert on_white(np.full((2, 2, 1), 9, np.uint8)).tolist() == [[[9] * 3] * 2] * 2
     assert on_white(np.array([[[10, 20, 30, 0], [10, 20, 30, 255]]], np.uint8)).tolist() == [[[255] * 3, [10, 20, 30]]]
     for channels in (1, 4):
-        encode(drawn(scene(1, channels=channels)), "png", {})
+        encode(drawn(example(1, channels=channels)), "png", {})
 
 
 def test_percentages() -> None:
@@ -237,14 +249,14 @@ def test_the_png_is_the_figure_and_repeats_to_the_byte() -> None:
     left, top, width, height = (round(v) for v in box(plot, 1))
     corner = plot.figure.axes[1].images[0].get_array()[:20, :20]
     np.testing.assert_array_equal(pixels[top : top + 20, left : left + 20], corner)
-    frame = [round(255 * c) for c in to_rgb(plotting.QUERIES[0])]
+    frame = [round(255 * c) for c in to_rgb(plotting.QUERY_COLOURS[0])]
     assert (pixels[top : top + height, left - 3 : left] == frame).all()
     assert len({tuple(p) for p in pixels.reshape(-1, 3)}) > 300
 
 
 def test_the_svg_is_well_formed_and_holds_vectors_text_and_images() -> None:
-    own = scene(2)
-    row = rows_of(own, [G], telling_points(own, G, 3))[0]
+    own = example(2)
+    row = rows_of(own, [G], representative_points(own, G, 3))[0]
     odd = Row(own, row.layer, 0, row.points, 'a<b & "c" \x07 \N{CJK UNIFIED IDEOGRAPH-732B} $x$')
     plot = figure([row, odd], title="a & b", lines=["<x>"], style=Style())
     data = encode(plot, "svg", {})
@@ -253,7 +265,7 @@ def test_the_svg_is_well_formed_and_holds_vectors_text_and_images() -> None:
     images = list(root.iter(f"{SVG}image"))
     assert len(images) == 2 * 4 + 1
     filled = [path.get("style", "") for path in root.iter(f"{SVG}path")]
-    found = [sum(style.startswith(f"fill: {colour};") for style in filled) for colour in plotting.QUERIES[:4]]
+    found = [sum(style.startswith(f"fill: {colour};") for style in filled) for colour in plotting.QUERY_COLOURS[:4]]
     assert found == [2 * 2 * 2] * 3 + [0], "two rings a query, on the image and on its map"
     found = ["".join(t.itertext()) for t in root.iter(f"{SVG}text")]
     assert "a & b" in found
@@ -269,13 +281,13 @@ def test_the_svg_is_well_formed_and_holds_vectors_text_and_images() -> None:
         pixels = np.asarray(image.convert("RGB"))
         if "scale(1 -1)" in images[0].attrib.get("transform", ""):
             pixels = pixels[::-1]
-        np.testing.assert_array_equal(pixels, own.pictures[0])
+        np.testing.assert_array_equal(pixels, own.images[0])
 
 
 def test_the_pdf_is_one_vector_page_with_truetype_text() -> None:
-    plot = drawn(scene(1))
+    plot = drawn(example(1))
     data = encode(plot, "pdf", {})
-    assert data == encode(drawn(scene(1)), "pdf", {})
+    assert data == encode(drawn(example(1)), "pdf", {})
     assert data.startswith(b"%PDF-")
     assert data.rstrip().endswith(b"%%EOF")
     assert len(re.findall(rb"/Type /Page\b(?!s)", data)) == 1
@@ -302,7 +314,7 @@ def test_figures_neither_change_matplotlib_s_settings_nor_follow_the_user_s() ->
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])
 def test_an_animation_has_a_frame_for_each_drawing(kind: str) -> None:
-    plots = [drawn(scene(1, step=step)) for step in (100, 200, 300)]
+    plots = [drawn(example(1, step=step)) for step in (100, 200, 300)]
     with Pillow.open(io.BytesIO(animation(plots, kind))) as film:
         assert film.n_frames == 3
         frames = []
@@ -318,7 +330,7 @@ def test_an_animation_has_a_frame_for_each_drawing(kind: str) -> None:
 
 
 def test_long_titles_are_wrapped_and_long_captions_cut() -> None:
-    own = scene(1)
+    own = example(1)
     row = Row(own, own.layers[0], 0, ((1.0, 1.0),), "a very long file name " * 9)
     plot = figure([row], title="word " * 60, lines=[describe(own.layers[0]) * 3], style=Style())
     renderer = plot.figure.canvas.get_renderer()
@@ -332,8 +344,8 @@ def test_long_titles_are_wrapped_and_long_captions_cut() -> None:
 
 
 def test_seven_queries_and_both_networks_without_overlap() -> None:
-    own = scene(2)
-    plot = figure(rows_of(own, [G, D], telling_points(own, G, 7)), title="t", lines=["a", "b"], style=Style())
+    own = example(2)
+    plot = figure(rows_of(own, [G, D], representative_points(own, G, 7)), title="t", lines=["a", "b"], style=Style())
     assert len(plot.figure.axes) == 4 * 8 + 1
     renderer = plot.figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in plot.figure.texts]
@@ -342,39 +354,39 @@ def test_seven_queries_and_both_networks_without_overlap() -> None:
 
 
 def test_a_strip_has_a_row_for_each_checkpoint() -> None:
-    scenes = [scene(2, step=step, strength=step / 1000) for step in (10, 20, 30)]
-    rows = strip(scenes, [G], telling_points(scenes[-1], G, 2))
+    checkpoints = [example(2, step=step, strength=step / 1000) for step in (10, 20, 30)]
+    rows = rows_by_step(checkpoints, [G], representative_points(checkpoints[-1], G, 2))
     assert [row.caption for row in rows[:3]] == [f"step {s}, adds {s / 10:.0f} %" for s in (10, 20, 30)]
-    assert [row.picture for row in rows] == [0, 0, 0, 1, 1, 1]
+    assert [row.index for row in rows] == [0, 0, 0, 1, 1, 1]
     assert len({row.points for row in rows[:3]}) == 1
-    assert strip(scenes, [G, D], [((1.0, 1.0),)] * 2)[3].caption == "D 8: step 10, adds 1 %"
+    assert rows_by_step(checkpoints, [G, D], [((1.0, 1.0),)] * 2)[3].caption == "D 8: step 10, adds 1 %"
 
 
-def test_numbers_of_one_and_of_several_scenes() -> None:
-    own = scene(2)
-    found = numbers.arrays([own])
+def test_numbers_of_one_and_of_several_checkpoints() -> None:
+    own = example(2)
+    found = attention_data.arrays([own])
     assert set(found) == {"pictures"} | {
         f"{n}8/{k}"
         for n in "GD"
         for k in ("maps", "query_grid", "key_grid", "gamma", "strength", "entropy", "distance")
     }
-    with np.load(io.BytesIO(numbers.npz(found, {"step": 100})), allow_pickle=False) as archive:
+    with np.load(io.BytesIO(attention_data.npz(found, {"step": 100})), allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive["G8/maps"], own.layers[0].maps)
         assert archive["G8/key_grid"].tolist() == [4, 4]
         assert json.loads(str(archive["about"])) == {"step": 100}
     from safetensors.numpy import load
 
-    back = load(numbers.safetensors(found, {"step": 100}))
+    back = load(attention_data.safetensors(found, {"step": 100}))
     assert set(back) == set(found)
     np.testing.assert_array_equal(back["D8/maps"], own.layers[1].maps)
     assert back["G8/gamma"] == np.float32(0.25)
-    several = numbers.arrays([scene(1, step=5), scene(1, step=10)])
+    several = attention_data.arrays([example(1, step=5), example(1, step=10)])
     assert {k.split("/")[0] for k in several} == {"00000005", "00000010"}
 
 
 def test_the_summary_says_what_is_idle() -> None:
-    assert numbers.summary(scene(1).layers[0]) == {
+    assert attention_data.summary(example(1).layers[0]) == {
         "network": "G", "layer": "8", "gamma": 0.25, "strength": pytest.approx(0.1), "entropy": 0.5,
         "distance": pytest.approx(0.4), "query_grid": [8, 8], "key_grid": [4, 4], "idle": False,
     }  # fmt: skip
-    assert numbers.summary(scene(1, strength=0.009).layers[0])["idle"]
+    assert attention_data.summary(example(1, strength=0.009).layers[0])["idle"]

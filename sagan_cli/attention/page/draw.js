@@ -27,7 +27,7 @@ function tinted(scale, row, [h, w], [low, top], { fine = 1, veil = 1 } = {}) {
   return canvas;
 }
 
-/** The value at a place between cell centres, as attention/cells.py spreads it: level at centres and beyond the outer. */
+/** The value at a position between cell centres, as attention/cells.py spreads it: level at centres and beyond the outer. */
 function between(row, h, w, y, x) {
   y = Math.min(Math.max(y, 0), h - 1);
   x = Math.min(Math.max(x, 0), w - 1);
@@ -78,9 +78,9 @@ function outline({ context, width, height }, [i, j], [h, w]) {
   }
 }
 
-/** A dot at a place given in shares of the box, whole, with its number where there is room. */
-function dot({ context, width, height }, place, name, [colour, ink], radius) {
-  const [y, x] = [height, width].map((side, k) => Math.min(side - radius - 1, Math.max(radius + 1, place[k] * side)));
+/** A dot at a position given in shares of the box, whole, with its number where there is room. */
+function dot({ context, width, height }, position, name, [colour, ink], radius) {
+  const [y, x] = [height, width].map((side, k) => Math.min(side - radius - 1, Math.max(radius + 1, position[k] * side)));
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
   context.fillStyle = colour;
