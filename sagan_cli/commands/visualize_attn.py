@@ -43,7 +43,8 @@ def visualize_attn(
         list[str] | None,
         typer.Option(
             metavar="LAYER",
-            help="32, G32, D16; G, D or all for several; repeatable. Default: G's largest.",
+            help="A layer, as 32, G32 or D16; G, D or all for all layers of one or both networks; repeatable. "
+            "Default: the largest of G.",
         ),
     ] = None,
     query: Annotated[
@@ -94,7 +95,7 @@ def visualize_attn(
 
       sagan visualize-attn --layer D16 --image photo.jpg --query 12,20 --out mine.svg
 
-      sagan visualize-attn --steps --out alive.gif
+      sagan visualize-attn --steps --out steps.gif
     """  # fmt: skip
     console.set_quiet(quiet)
     kind = kind_of(out, format_, steps)

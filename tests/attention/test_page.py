@@ -420,7 +420,7 @@ def test_everything_works_from_the_keyboard(shown: Shown, checkpoints: list[Atte
     shown.keys("L")
     assert shown.state()["layer"] == 0
     label = shown.by("#picture").get_attribute("aria-label")
-    assert "Picture 1 of 4, seed 0, fox" in label
+    assert "Image 1 of 4, seed 0, fox" in label
     assert "generator, layer 16" in label
 
 

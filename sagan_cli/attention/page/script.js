@@ -1,4 +1,4 @@
-// What is chosen, what is shown of it, and what people do.
+// State of the page, drawing and events.
 (() => {
   const by = (id) => document.getElementById(id);
   const data = JSON.parse(by("data").textContent);
@@ -8,19 +8,19 @@
     sample: 0,
     layer: data.layers.findLastIndex((layer) => layer.network === "G"),
     checkpoint: last,
-    at: [0.5, 0.5], // The position asked about, in shares of the picture's height and width.
+    at: [0.5, 0.5], // The query, in fractions of the image's height and width.
     opacity: 0.7,
     smooth: true,
-    contrast: false, // Colours start at a map's own least share, not at 0.
+    contrast: false, // Colours start at a map's minimum instead of 0.
   };
   if (chosen.layer < 0) chosen.layer = 0;
-  const pins = data.captions.map(() => []); // By picture: {at, name, colour}.
-  const maps = new Map(); // By checkpoint, layer and picture: a map, or the promise of one.
-  let shown = null; // What is on the screen.
+  const pins = data.captions.map(() => []); // By image: {at, name, colour}.
+  const maps = new Map(); // By checkpoint, layer and image: a map or its promise.
+  let shown = null; // The state on the screen.
   let playing = 0;
   let pointer = "mouse";
 
-  const words = { G: ["Generator", "draws"], D: ["Discriminator", "judges"] };
+  const words = { G: "Generator", D: "Discriminator" };
   const percent = (share, digits) => `${(100 * share).toFixed(digits ?? (share < 0.0995 ? 1 : 0))} %`;
   const count = (number) => number.toLocaleString("en-GB");
   const fixed = (number, digits) => (number === null ? "–" : number.toFixed(digits).replace("-", "−"));
@@ -28,9 +28,9 @@
   const centre = (position, grid) => position.map((index, k) => (index + 0.5) / grid[k]);
   const named = (position) => `row ${position[0] + 1}, column ${position[1] + 1}`;
   const grid = ([h, w]) => `${h}\u00a0×\u00a0${w}`;
-  const title = (layer) => `${(words[layer.network] ?? [layer.network])[0].toLowerCase()}, layer ${layer.name}`;
+  const title = (layer) => `${(words[layer.network] ?? layer.network).toLowerCase()}, layer ${layer.name}`;
 
-  /** A map, if it is there; else null, and all is drawn again once it is. */
+  /** Return a decoded map, or null and draw again when it is decoded. */
   function need(checkpoint, layer, sample) {
     const key = `${checkpoint}/${layer}/${sample}`;
     const found = maps.get(key);
@@ -49,7 +49,7 @@
 
   function show() {
     const map = need(chosen.checkpoint, chosen.layer, chosen.sample);
-    if (!map) return; // The old view stays until the new map is there.
+    if (!map) return; // Keep the old view until the new map is decoded.
     const about = data.layers[chosen.layer];
     const stored = data.checkpoints[chosen.checkpoint].layers[chosen.layer];
     const position = cell(chosen.at, about.queries);
@@ -63,7 +63,7 @@
     pinned(about);
   }
 
-  /** What changes with picture, layer or checkpoint, and not with the position. */
+  /** Update what depends on image, layer and checkpoint only. */
   function settle(about, stored) {
     const checkpoint = data.checkpoints[shown.checkpoint];
     by("image").src = data.images[checkpoint.images[shown.sample]];
@@ -88,21 +88,21 @@
     course();
     by("picture").setAttribute(
       "aria-label",
-      `Picture ${shown.sample + 1} of ${data.captions.length}, ${data.captions[shown.sample]}, with attention of the ` +
+      `Image ${shown.sample + 1} of ${data.captions.length}, ${data.captions[shown.sample]}, and attention of the ` +
         `${title(about)}. Arrow keys move the position, Enter pins it.`,
     );
     const [queries, keys] = about.groups;
     const grouped = [];
-    if (queries > 1) grouped.push(`positions in groups of ${queries} × ${queries}, as their mean`);
-    if (keys > 1) grouped.push(`what they look at in groups of ${keys} × ${keys}, as their sum`);
+    if (queries > 1) grouped.push(`queries in groups of ${queries} × ${queries}, as their mean`);
+    if (keys > 1) grouped.push(`keys in groups of ${keys} × ${keys}, as their sum`);
     by("kept").textContent =
-      `Attention is kept in ${data.levels} levels of its square root` +
+      `Attention is stored in ${data.levels} levels of its square root` +
       (grouped.length ? `; to keep this file small, this layer has ${grouped.join(", and ")}.` : ", at the layer's own resolution.");
   }
 
   const stepname = (checkpoint, i) => (checkpoint.step === null ? String(i + 1) : count(checkpoint.step));
 
-  /** The two pictures and the colour bar. */
+  /** Draw the two maps and the colour bar. */
   function paint(about) {
     const whole = fresh(by("overlay"));
     lay(whole, data.scale, shown.row, about.keys, chosen);
@@ -118,11 +118,11 @@
     const exact = chosen.contrast && top < 1.5 * low ? 2 : undefined;
     by("low").textContent = low ? percent(low, exact) : "0";
     by("top").textContent = percent(top, exact);
-    by("even").textContent = `even share ${percent(even, exact)}`;
+    by("even").textContent = `uniform ${percent(even, exact)}`;
     by("tick").style.left = `${100 * Math.min(Math.max((even - low) / Math.max(top - low, 1e-12), 0), 1)}%`;
   }
 
-  /** Words and numbers of the position. */
+  /** Update text and numbers of the query. */
   function tell(about, stored) {
     const top = Math.max(...shown.row);
     const most = shown.row.indexOf(top);
@@ -130,27 +130,27 @@
     by("entropy").textContent = shown.entropy.toFixed(2);
     by("distance").textContent = shown.distance.toFixed(2);
     by("where").textContent = named(shown.position);
-    by("peak").textContent = `most ${percent(top)}, ${named(key)}`;
-    by("keys").setAttribute("aria-label", `Map alone: looks most at ${named(key)} of ${grid(about.keys)}, ${percent(top)}`);
-    const [who, does] = words[about.network] ?? [about.network, "works"];
+    by("peak").textContent = `maximum ${percent(top)}, ${named(key)}`;
+    by("keys").setAttribute("aria-label", `Map: maximum at ${named(key)} of ${grid(about.keys)}, ${percent(top)}`);
+    const who = words[about.network] ?? about.network;
     by("notice").textContent = stored.idle
-      ? "This layer is idle: it changes what passes through it by less than 1 %, so that where it looks matters little."
+      ? "This layer is idle: it changes its input by less than 1 %, so its maps have almost no effect."
       : shown.entropy > 0.98
-        ? "From here it looks everywhere nearly alike. Full contrast shows how little it differs."
+        ? "The attention of this query is almost uniform. Full contrast shows the small differences."
         : "";
     const bright = document.createElement("strong");
-    bright.textContent = "Bright is where the outlined position looks";
+    bright.textContent = "Brightness is the attention of the outlined query";
     by("explain").replaceChildren(
-      `While the ${who.toLowerCase()} ${does} this picture, every position of layer ${about.name} gathers from all of it. `,
+      `${who}, layer ${about.name}: every position reads values from all positions of the image. `,
       bright,
-      `, on a grid of ${grid(about.keys)}.`,
+      ` to each of ${grid(about.keys)} keys.`,
     );
-    const text = `${named(shown.position)} of ${grid(about.queries)}: looks most at ${named(key)} of ${grid(about.keys)}, ${percent(top)}; entropy ${shown.entropy.toFixed(2)}`;
+    const text = `${named(shown.position)} of ${grid(about.queries)}: maximum at ${named(key)} of ${grid(about.keys)}, ${percent(top)}; entropy ${shown.entropy.toFixed(2)}`;
     clearTimeout(tell.later);
     tell.later = setTimeout(() => (by("said").textContent = text), 400);
   }
 
-  /** The pinned positions' own small pictures. */
+  /** Draw the small images of the pinned positions. */
   function pinned(about) {
     const here = pins[shown.sample];
     const list = by("pins");
@@ -217,7 +217,7 @@
     show();
   }
 
-  /** The strength over the checkpoints, and where in it we are. */
+  /** Draw the strength over the checkpoints and mark the current one. */
   function course() {
     if (!last) return;
     const values = data.checkpoints.map((checkpoint) => checkpoint.layers[shown.layer].strength[shown.sample] ?? 0);
@@ -263,7 +263,7 @@
       const set = document.createElement("fieldset");
       const legend = document.createElement("legend");
       const options = document.createElement("div");
-      legend.textContent = (words[network] ?? [network])[0];
+      legend.textContent = words[network] ?? network;
       options.className = "options";
       set.append(legend, options);
       data.layers.forEach((layer, i) => {
@@ -316,7 +316,7 @@
     const picture = by("picture");
     picture.addEventListener("pointerdown", (event) => {
       pointer = event.pointerType;
-      // A first tap moves, as hovering would; a tap on what is already outlined pins.
+      // A first tap moves the query, as the pointer does; a tap on the outlined cell pins it.
       const queries = data.layers[chosen.layer].queries;
       picture.dataset.moved = String(cell(locate(event), queries).join() !== cell(chosen.at, queries).join());
       move(event);
@@ -385,11 +385,11 @@
 
   function fail(error) {
     by("trouble").hidden = false;
-    by("trouble").textContent = `This page cannot be shown: ${error.message}. It needs a browser of 2024 or newer.`;
+    by("trouble").textContent = `This page cannot be shown: ${error.message}. It requires a browser of 2024 or newer.`;
     throw error;
   }
 
-  /** Reads all other maps while nobody waits, so that switching is immediate. */
+  /** Decode all other maps in the background, so that switching is immediate. */
   async function rest() {
     for (let checkpoint = last; checkpoint >= 0; checkpoint--)
       for (let layer = 0; layer < data.layers.length; layer++)
@@ -409,7 +409,7 @@
     setTimeout(rest, 50);
   }
 
-  /** For tests and the curious: what is on the screen. */
+  /** For tests: the state on the screen. */
   window.sagan = {
     ready: start().catch(fail),
     state: () => ({
