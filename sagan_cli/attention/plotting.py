@@ -127,14 +127,14 @@ def shortened(text: str, size: float, width: float) -> str:
 
 
 def wrapped(text: str, size: float, width: float) -> list[str]:
-    """Break text into lines of at most `width` pixels; 4 % are kept free for other fonts of an SVG's reader."""
+    """Break text into lines of at most `width` pixels, with 4 % to spare for the font of an SVG viewer."""
     lines: list[str] = []
     for word in text.split():
         if lines and text_width(f"{lines[-1]} {word}", size) <= 0.96 * width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    return lines
+    return [shortened(line, size, width) for line in lines]
 
 
 def add_outline(axes: Axes, corners: ArrayLike, colour: str, width: float, seam: float) -> None:
