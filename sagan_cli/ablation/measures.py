@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan_cli.ablation.paired import wilson
-from sagan_cli.attention.scenes import Pair, of_seeds, open_pair, with_discriminator
+from sagan_cli.attention.compute_maps import Networks, maps_of_seeds, open_generator, with_discriminator
 from sagan_cli.engine import checkpoint
 from sagan_cli.engine.job import Job
 from sagan_cli.engine.sample import Sampler, latents, pictures
@@ -92,7 +92,7 @@ def measure(run: Run, yardstick: Yardstick) -> dict[str, Any]:
     for line in run.metrics():
         if all(line.get(name) == value for name, value in key.items()):
             return line
-    pair = with_discriminator(open_pair(path, context.runtime), context.runtime)
+    pair = with_discriminator(open_generator(path, context.runtime), context.runtime)
     values, intervals = _scores(run, pair.sampler, yardstick)
     found = {
         **key, "values": values | _diversity(pair.sampler, yardstick), "intervals": intervals,
@@ -177,7 +177,7 @@ def _diversity(sampler: Sampler, yardstick: Yardstick) -> dict[str, float]:
     return relative(found, yardstick.real)
 
 
-def _attention(pair: Pair, yardstick: Yardstick) -> dict[str, Any]:
+def _attention(pair: Networks, yardstick: Yardstick) -> dict[str, Any]:
     """gamma and mean |y - x| / |x| of each attention layer, by `G16` and `D16`."""
     chosen = {letter: list(pair.layers(letter)) if pair.has_layers(letter) else [] for letter in "GD"}
     gammas: dict[str, float] = {}
@@ -186,7 +186,7 @@ def _attention(pair: Pair, yardstick: Yardstick) -> dict[str, Any]:
         requests = requests_for(min(LOOKED_AT, yardstick.n), 0, None, pair.sampler.spec.num_classes)
         for start in range(0, len(requests), AT_ONCE):  # few at a time: maps of large sides fill a memory
             part = requests[start : start + AT_ONCE]
-            for letter, layer in of_seeds(pair, part, chosen, yardstick.context.runtime, lambda _: None).layers:
+            for letter, layer in maps_of_seeds(pair, part, chosen, yardstick.context.runtime, lambda _: None).layers:
                 strengths.setdefault(f"{letter}{layer.name}", []).extend(layer.strength.tolist())
                 if layer.gamma is not None:
                     gammas[f"{letter}{layer.name}"] = layer.gamma

@@ -25,7 +25,7 @@ def write(
 ) -> dict[str, Any]:
     """ablation.json, ablation.md and ablation.png of the seeds that are complete."""
     from sagan_cli.ablation.curves import curves
-    from sagan_cli.attention.raster import png
+    from sagan_cli.attention.plotting import encode
 
     cfg = resolved.config.train
     names = list(dict.fromkeys(t.variant.name for t in twins))
@@ -45,7 +45,7 @@ def write(
         f"{result['data']} at {result['size']}, {cfg.steps} steps of {cfg.batch}, {n} pictures of each run; "
         "a dot is a seed, the tick their mean"
     ]
-    drawing = curves(ablate_output.panels(variants, rows), title="Does attention pay?", lines=lines)
+    plot = curves(ablate_output.panels(variants, rows), title="Does attention pay?", lines=lines)
     about = {k: result[k] for k in ("command", "data", "data_digest", "size", "steps", "seeds")}
-    write_atomic(folder / "ablation.png", png(drawing, about, scale=2))
+    write_atomic(folder / "ablation.png", encode(plot, "png", about, scale=2))
     return result
