@@ -20,7 +20,7 @@ ALLOWED = {
     "quadrupeds": {"data"},
     "loggers": {"console"},
     "engine": {"loggers", "model", "objectives", "data", "ops"},
-    "generators": {"attention", "engine"},
+    "generators": {"engine"},
     "export": {"attention", "engine", "evaluation", "model", "data", "ops"},
     "importing": {"engine", "model", "data", "ops"},
     "evaluation": {"generators", "engine", "model", "data", "ops"},

@@ -15,7 +15,7 @@ import typer
 from sagan_cli import console
 from sagan_cli.errors import SaganError, UsageError, closest
 from sagan_cli.evaluation import records
-from sagan_cli.evaluation.metrics import metric_of, value_names
+from sagan_cli.evaluation.options import metric_of, value_names
 from sagan_cli.evaluation.records import Record
 
 WAY_OUT = {

@@ -11,8 +11,7 @@ import typer
 from sagan_cli import console
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation.evaluate import evaluate
-from sagan_cli.evaluation.metrics import metric_of
-from sagan_cli.evaluation.protocols import DEFAULT, help_text
+from sagan_cli.evaluation.options import DEFAULT, help_text, metric_of
 from sagan_cli.plugins import registry
 
 
