@@ -41,7 +41,7 @@ ALLOWED = {
     },
 }
 """Package -> packages that it may import, besides itself and the floor."""
-FOREIGN = {"evaluation/extractors/weights.py", "importing/reading.py"}
+FOREIGN = {"evaluation/extractors/weights.py", "importing/foreign.py"}
 """The files that read .pth files of others, tensors only."""
 TALKERS = {"cli", "console", "commands"}
 """What may be imported by `cli` and `commands` alone."""

@@ -65,7 +65,7 @@ BUILTINS: dict[str, list[BuiltIn]] = {
         BuiltIn("compare", "sagan_cli.commands.compare:compare",
                 "Rank scores; stop if they were measured differently."),
         BuiltIn("visualize-attn", "sagan_cli.commands.visualize_attn:visualize_attn",
-                "Show attention maps as a figure, an interactive page, or numbers."),
+                "Show attention maps as a figure, page or numbers."),
         BuiltIn("export", "sagan_cli.commands.export:export", "Export a generator to a file, a folder or a web page."),
         BuiltIn("info", "sagan_cli.commands.info:info", "Describe a run; list the published systems."),
         BuiltIn("ablate", "sagan_cli.commands.ablate:ablate", "Find out whether attention improves a model."),
