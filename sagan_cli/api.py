@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sagan_cli import console, runs
 from sagan_cli.config.resolve import Resolved, resolve
@@ -16,6 +17,13 @@ from sagan_cli.config.schema import SETTINGS
 from sagan_cli.errors import SaganError, UsageError, closest
 from sagan_cli.evaluation.evaluate import evaluate as evaluate_target
 from sagan_cli.plugins import registry
+
+if TYPE_CHECKING:
+    from sagan_cli.contracts import Progress
+    from sagan_cli.data.sources.opening import Opened
+    from sagan_cli.engine.job import Job
+    from sagan_cli.engine.runtime import Runtime
+    from sagan_cli.engine.train import Outcome
 
 
 def train(
@@ -41,8 +49,8 @@ def train(
     Raises:
         sagan_cli.errors.SaganError: in one line; `UsageError` for a wrong setting, `DataError` for unusable images.
     """
-    flags = {"data.source": None if data is None else str(data)}
-    keys = {setting.flag.replace("-", "_"): key for key, setting in SETTINGS.items()}
+    flags = {"data.data": None if data is None else str(data)}
+    keys = {setting.name: key for key, setting in SETTINGS.items()}
     for name, value in settings.items():
         if name not in keys:
             raise UsageError(f"{name}: no such setting{closest(name, keys)}; see sagan train --help")
@@ -57,9 +65,10 @@ def train(
 
     from sagan_cli.data.sources.opening import open_data
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.engine.session import check_batch, run_training
 
     registry.find("architectures", resolved.config.model.arch)
+    for line in resolved.notes if not quiet else ():
+        console.note(line)
     opened = open_data(resolved.config)
     resolved = with_absolute_path(resolved)
     with (
@@ -127,9 +136,9 @@ def open_run(path: str | Path | None = None) -> runs.Run:
 def with_absolute_path(resolved: Resolved) -> Resolved:
     """Make a path to images absolute, so that the run can be resumed from any directory; names stay names."""
     data = resolved.config.data
-    if data.source in registry.names("datasets"):
+    if data.data in registry.names("datasets"):
         return resolved
-    absolute = replace(data, source=str(Path(data.source).expanduser().absolute()))
+    absolute = replace(data, data=str(Path(data.data).expanduser().absolute()))
     return replace(resolved, config=replace(resolved.config, data=absolute))
 
 
@@ -138,3 +147,96 @@ def preset_for(device: str) -> str:
     from sagan_cli.engine.runtime import pick_device
 
     return "laptop" if pick_device(device).type == "cpu" else "base"
+
+
+def check_batch(resolved: Resolved, runtime: Runtime) -> None:
+    """Refuse a batch that cannot be divided.
+
+    Raises:
+        UsageError: naming `--batch` or `--accumulate`.
+    """
+    from sagan_cli.engine.iteration import check_slices
+
+    cfg = resolved.config.train
+    if cfg.batch % runtime.world:
+        raise UsageError(f"--batch {cfg.batch}: not a multiple of the {runtime.world} processes")
+    check_slices(cfg, runtime)
+
+
+def run_training(
+    resolved: Resolved,
+    opened: Opened,
+    runtime: Runtime,
+    *,
+    progress: Progress,
+    notify: Callable[[str], None],
+    warn: Callable[[str], None],
+    should_stop: Callable[[], bool] = lambda: False,
+    out: Path | None = None,
+    resume: Path | None = None,
+    new: bool = False,
+) -> tuple[Outcome, runs.Run]:
+    """Train in a new run directory or the one to resume; the leading process writes, the others follow.
+
+    Args:
+        progress: (label, total) -> context manager of a tick, for packing and scoring.
+        notify: receives lines about what happens; `warn` likewise.
+        should_stop: called once a step; True saves and ends training after it.
+        out: the run directory; otherwise the next number under `runs/`.
+        resume: a run to continue; `new` begins another one even if the same settings would resume one.
+
+    Raises:
+        UsageError, DataError, SaganError: with one line that names the flag or file.
+    """
+    from sagan_cli.engine.job import label, machine_facts, open_job
+    from sagan_cli.engine.train import train as train_job
+
+    chosen = runs.find_run(resolved, out=out, resume=resume, new=new) if runtime.leads else None
+    if not runtime.leads:
+        runtime.barrier()  # the first process packs; the others find the pack
+    job = open_job(resolved.config, opened, progress, notify)
+    if runtime.leads:
+        runtime.barrier()
+        # Only now, with images that can be trained on, is anything created.
+        chosen = chosen or runs.new_run(label(resolved.config, opened), out)
+    run = runs.Run(Path(runtime.tell(str(chosen.run.path) if chosen else None)))
+    with run.lock() if runtime.leads else nullcontext():
+        if chosen:
+            runs.record_start(chosen, resolved, machine_facts(job, runtime))
+            _introduce(job, chosen, runtime, notify, warn)
+        scorer = None
+        if job.config.run.eval_every != "off":
+            from sagan_cli.evaluation.scoring import Context
+            from sagan_cli.evaluation.tracking import open_tracker
+
+            scorer = open_tracker(job, Context(runtime, progress, notify, warn))
+        try:
+            outcome = train_job(job, run, runtime, should_stop, scorer, warn)
+        except BaseException:
+            if runtime.leads:
+                run.update(status="failed")
+            raise
+        if runtime.leads:
+            run.update(status="finished" if outcome.finished else "interrupted", step=outcome.step)
+    return outcome, run
+
+
+def _introduce(
+    job: Job, chosen: runs.Chosen, runtime: Runtime, notify: Callable[[str], None], warn: Callable[[str], None]
+) -> None:
+    """Report data, model and run in three lines."""
+    from sagan_cli.engine.networks import describe_attention
+
+    spec, pack, steps, before = job.spec, job.pack, job.config.train.steps, chosen.record
+    classes = f"{len(pack.class_names)} classes" if pack.class_names else "no classes"
+    notify(f"data   {job.config.data.data}: {len(pack.images)} images, {classes}")
+    notify(
+        f"model  {job.config.model.arch} {spec.height}x{spec.width}x{spec.channels}, width {spec.base_width}, "
+        f"attention at {describe_attention(job.config.model.arch, spec)}; {runtime.device}, {runtime.precision}"
+    )
+    path = chosen.run.path
+    notify(f"run    {path}: " + (f"resumed, {steps} steps in all" if before else f"new, {steps} steps"))
+    if before and before.get("data", {}).get("digest") != pack.digest:
+        warn("the images have changed since this run began; --new begins another run")
+    if before and before.get("step", 0) >= steps:
+        notify(f"this run has its {steps} steps; --steps N continues it, --new begins another run")

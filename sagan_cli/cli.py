@@ -1,4 +1,4 @@
-"""`sagan`: the list of commands, and the one place where an exception becomes a line and an exit code."""
+"""The program `sagan`: its list of commands, and the conversion of exceptions to error lines and exit codes."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def root(
     ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the versions and exit.")] = False,
 ) -> None:
-    """Answer `--version`, and nothing at all with the help."""
+    """Print versions or the help."""
     if version:
-        from importlib import metadata  # importing torch takes seconds, and this more than the rest of --help
+        from importlib import metadata  # takes 20 ms; importing torch takes seconds
 
         console.result(f"sagan {__version__}\nPython {platform.python_version()}, PyTorch {metadata.version('torch')}")
         raise typer.Exit
@@ -59,51 +59,51 @@ def root(
 
 
 def group() -> TyperGroup:
-    """The command `sagan` with everything the registry knows as its subcommands; imports none of them."""
+    """Return the command `sagan` with all registered commands; imports none of them."""
     command = typer.main.get_command(app)
     assert isinstance(command, TyperGroup), "a Typer application with a callback is a group"
     for entry in registry.entries("commands"):
-        if entry.name not in command.commands:  # a built-in's name is its own, whatever else claims it
+        if entry.name not in command.commands:  # the name of a built-in cannot be taken
             command.add_command(LazyCommand(entry))
     return command
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run `sagan` and end the process: 0 done, 1 failed, 2 wrong command line, 128 + n on signal n."""
-    if sys.stdout is None:  # started with it closed, as by `>&-`
+    if sys.stdout is None:  # closed by the caller, as by `>&-`
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - open for as long as the process lives
     code = run(argv)
     try:
         sys.stdout.flush()
     except OSError:
         code = _give_up_stdout()
-    if argv is None:  # the process is ours, and not a caller's who goes on after SystemExit
+    if argv is None:  # not called from a program that continues after SystemExit
         startup.exit_now(code, [s for s in (sys.stdout, sys.stderr) if s is not None])
     sys.exit(code)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run `sagan` and return its exit code, having said on standard error what went wrong."""
+    """Run `sagan` and return its exit code; errors are reported on standard error."""
     try:
-        # Outside standalone mode Typer hands its errors to us, and an exit code back.
+        # Outside standalone mode, Typer raises its errors and returns the exit code.
         code = group().main(args=argv, prog_name="sagan", standalone_mode=False)
-        sys.stdout.flush()  # here, so that a full disk or a reader that left is told like any other failure
+        sys.stdout.flush()  # here, so that a full disk or a closed pipe is handled below
         return _code(code)
-    except SystemExit as e:  # shell completion, a reader that left (Typer turns EPIPE into exit 1), or a plugin's own
+    except SystemExit as e:  # shell completion, a closed pipe (in Typer), or a plugin
         if isinstance(e.code, str):
             console.error(e.code)
             return 1
         return _code(e.code)
     except KeyboardInterrupt:
         return 130
-    except Exception as e:  # noqa: BLE001 - the error boundary: whatever arrives here ends as one line
+    except Exception as e:  # noqa: BLE001 - the error boundary
         if os.environ.get("SAGAN_DEBUG", "") not in ("", "0"):
             console.show_traceback(e)
         return explain(e)
 
 
 def explain(e: Exception) -> int:
-    """Say what went wrong in one line, and return the exit code."""
+    """Report an exception in one line; return the exit code."""
     if isinstance(e, SaganError):
         console.error(str(e))
         return e.exit_code
@@ -123,19 +123,19 @@ def explain(e: Exception) -> int:
         console.error(f"{where}{e.strerror}{way_out}")
         return 1
     if _out_of_memory(e):
-        console.error("out of memory: lower --batch, --size or --width; 'sagan train --dry-run' tells what they cost")
+        console.error("out of memory: lower --batch, --size or --width; 'sagan train --dry-run' shows what they cost")
         return 1
     console.bug(e)
     return 1
 
 
 def _out_of_memory(e: Exception) -> bool:
-    # torch's own classes are known by name, because torch may not be imported here; on a CPU it has none.
+    # By name, because torch may not be imported. A CPU has no class of its own.
     return isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(e)
 
 
 def _wrong_usage(e: typer.TyperException) -> str:
-    """Typer's message in the manner of this program: lower case, no full stop, the flag named once."""
+    """Return Typer's message in the form of this program: lower case, no full stop, the flag named once."""
     option = getattr(e, "option_name", None)
     if hasattr(e, "possibilities"):
         near = e.possibilities or []
@@ -145,11 +145,11 @@ def _wrong_usage(e: typer.TyperException) -> str:
 
 
 def _code(value: Any) -> int:
-    """An exit code from Typer or from SystemExit; what a command returned besides is of no interest."""
+    """Return the exit code of Typer or SystemExit; other values of a command are ignored."""
     return value if isinstance(value, int) else 0
 
 
 def _give_up_stdout() -> int:
-    """Point standard output nowhere, so that Python's own flush at exit does not complain a second time."""
+    """Redirect standard output to the null device, so that Python's flush at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1

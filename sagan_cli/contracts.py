@@ -1,13 +1,12 @@
-"""What a data set and an architecture must offer: the whole agreement between the core and its plugins.
+"""The interfaces between the core and its extensions: every attribute that the core reads.
 
-Built-ins keep it too, and `sagan_cli.testing` checks it. This file imports no torch and no numpy.
-
-A `sagan.datasets` entry point names a `DatasetFactory`, a `sagan.architectures` one an `ArchitectureFactory`.
+Built-ins use the same interfaces, and `sagan_cli.testing` checks them. This file imports neither torch nor numpy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -19,44 +18,82 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 API_VERSION = 1
-"""The contract's version; a plugin module may declare `SAGAN_PLUGIN_API = 1` to be refused by a core that moved on."""
+"""Version of these interfaces. A plugin module may declare `SAGAN_PLUGIN_API = 1`; another version then refuses it."""
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Numbered pictures, read one at a time while they are packed; training itself never calls `read`.
+    """Numbered images, read one at a time while they are packed; training does not call `read`.
 
-    It must survive pickling, because packing sends it to worker processes.
+    It must be picklable, because packing sends it to worker processes.
+
+    Optional members:
+        hints: a `Hints`.
+        glance(): a `Glance` of its files; the fingerprint is then cached, and not computed at every start.
+        name_of(index): name of an image in messages, such as its file.
+        image(index): as `read`, but with a PIL image, which saves a copy.
+        listing: an object with `labels`, the labels of all images, if they are known without reading the images.
     """
 
     class_names: Sequence[str]
-    """One name per label; empty when the pictures carry no labels."""
+    """One name per label; empty without labels."""
 
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> str:
-        """A short text that differs whenever any picture, label or their order differs; it keys the packed cache."""
+        """Return a short text that differs if any image, label or their order differs; part of the cache's key."""
         ...
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Picture `index` as uint8, shape (H, W) or (H, W, C) with C in 1, 3, 4, any H, W; and its label (0 if none).
+        """Return image `index` as uint8 (H, W) or (H, W, C), C in 1, 3, 4, any H and W, and its label (0 if none).
 
         Raises:
-            BadImage: this picture cannot be read; it is skipped, counted and listed.
+            BadImage: the image cannot be read; it is skipped, counted and listed.
         """
         ...
 
 
+@dataclass(frozen=True)
+class Hints:
+    """Defaults that a dataset chooses for its images."""
+
+    fit: str = "crop"
+    """Meaning of `--fit auto`."""
+    channels: int | None = None
+    """Meaning of `--channels auto`; None: detected from the images."""
+    in_process: bool = False
+    """Whether reading an image costs less than sending it to a worker process."""
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What stat reports of a dataset's files; equal keys mean equal bytes."""
+
+    key: str
+    newest: int
+    """Time of the latest change of any file, in ns since the epoch."""
+
+
+class Fingerprinted(Protocol):
+    """An object with a fingerprint; it may have `glance() -> Glance`, by which the fingerprint is cached."""
+
+    def fingerprint(self) -> str:
+        """Return a text that differs if the content differs."""
+        ...
+
+
 class DatasetFactory(Protocol):
-    """Opens a data set by name.
+    """Opens a dataset; an entry point of `sagan.datasets` names it.
 
-    `root` is `--data-root` (files may live there), `split` is "train" or "test", and `height` x `width` is the size
-    that training will use: a set that is drawn, not read, can draw at that size at once. The core crops and resizes
-    whatever comes back.
+    Args:
+        root: `--data-root`, the folder of files.
+        split: "train" or "test".
+        height, width: the size used in training. A drawn dataset may draw at this size; others are cropped and resized.
 
-    A factory may carry the attribute `native_size`, the side in pixels that `--size` defaults to for this data set, or
-    (height, width), and `structure`, a function uint8 (N, H, W, 3) -> bool (N,) that tells which pictures are built
-    right: `sagan eval-fid` then reports their share.
+    Optional attributes:
+        native_size: default of `--size`: the side in pixels, or (height, width).
+        structure: uint8 (N, H, W, 3) -> bool (N,), whether each image is correct; `sagan eval-fid` reports the share.
+        can_download = True: it accepts `download=True` (`--download`) and then fetches missing files.
     """
 
     def __call__(self, root: Path, *, split: str, height: int, width: int) -> Dataset: ...
@@ -64,48 +101,61 @@ class DatasetFactory(Protocol):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The shape of a generator/discriminator pair: all that an architecture factory is told."""
+    """The shape of a generator and its discriminator: the argument of an architecture factory."""
 
     height: int
     width: int
     channels: int = 3
     num_classes: int = 0
-    """0 is unconditional."""
+    """0: unconditional."""
     latent: int = 128
     """Length of the latent vector z ~ N(0, 1)."""
     base_width: int = 64
     """Channels at full resolution; the paper's `ch`."""
     attn_at: tuple[int, ...] = (32,)
-    """Feature maps with self-attention, each named by its longer side; () is the twin without attention."""
+    """Feature maps with self-attention, each named by its longer side; (): no attention."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """An architecture's own settings, from `--set model.options.key=value`."""
+    """The architecture's own settings, from `--set model.options.NAME=VALUE`."""
 
 
 class ArchitectureFactory(Protocol):
-    """Builds the two networks, freshly initialised from torch's default generator.
+    """Builds the two networks, initialised from torch's default generator.
 
-    generator(z, y)      z (N, latent) float, y (N,) int64 or None -> pictures (N, C, H, W) in [-1, 1]
-    discriminator(x, y)  the same pictures and labels -> logits (N,)
+    An entry point of `sagan.architectures` names it.
 
-    A network may offer `attention_layers() -> dict[str, nn.Module]`, by which attention is logged and drawn; a
-    network without it simply has none. To be drawn, such a layer takes and returns a feature map (B, C, H, W) and has
-    a method `maps(x) -> (B, N, M)`, the attention of the N = H W positions to M keys, whose rows sum to 1; keys that
-    lie on another grid than (H / s, W / s) are told by a method `key_grid(H, W)`.
+    generator(z, y)      z (N, latent) float, y (N,) int64 or None -> images (N, C, H, W) in [-1, 1]
+    discriminator(x, y)  images and labels of the same form -> logits (N,)
 
-    A discriminator with the attribute `batches_apart = True` sees real and fake pictures in passes of their own, which
-    batch norm in it needs; others see both in one.
+    Optional attributes of a network:
+        attention_layers(): name -> module of each attention layer, whose gamma is logged. To be drawn, a layer maps
+            (B, C, H, W) to (B, C, H, W) and has `maps(x) -> (B, N, M)`, the attention of the N = H W positions to M
+            keys; rows sum to 1. `key_grid(H, W)` returns the grid of the keys if it is not (H / s, W / s).
+        blocks: nn.ModuleList of the blocks that `--checkpointing` recomputes.
+        batches_apart = True: a discriminator with batch norm, which sees real and fake images in separate passes.
 
-    Modules with a method `advance_()` have it called once per optimiser step of their network, before the forward pass
-    (spectral norm's power iteration lives there). Norms that carry `running_mean` and `momentum`, as PyTorch's do,
-    have their statistics measured anew on the averaged weights.
+    Optional attributes of a module:
+        advance_(): called once per optimiser step of its network, before the forward pass, as for the power iteration
+            of spectral norm.
+        fold_(): replace normalised weights by constants, for inference; called once on a loaded generator.
+        running_mean, momentum: batch statistics as in PyTorch's norms; they are measured again for the EMA weights.
 
-    A factory may carry `settled`, a function (spec, *, auto: bool) -> ModelSpec that is asked once, when a run begins,
-    where attention stands: with `auto`, `--attn-at` was left open, and `spec.attn_at` is what `sagan` would do; else it
-    is what was said. What it returns is recorded and built, so it may name other maps, none (), or add an option.
-    Without it, `auto` is what it is for `sagan`. It is not asked about networks that are there already.
+    Optional attribute of the factory:
+        settled(spec, *, auto): return the spec to build and record; called once, when a run begins. With `auto`,
+            `--attn-at` was left open and `spec.attn_at` is that of `sagan`; the returned spec may have other feature
+            maps, none, or further options. By default the spec is used as it is.
     """
 
     def __call__(self, spec: ModelSpec) -> tuple[nn.Module, nn.Module]: ...
+
+
+class Tick(Protocol):
+    """Callback that receives the progress of a task."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+Progress = Callable[[str, int], AbstractContextManager[Tick]]
+"""progress(label, total) -> context manager of a `Tick`."""
 
 
 # ---- Metrics (`sagan.metrics`) ---------------------------------------------------------------------------------------
@@ -344,11 +394,11 @@ class Exporter:
     default_name: str
     """Where it goes without `--out`, as in `model.onnx`; a name without an ending is a folder."""
     write: Callable[..., Any]
-    """(subject, path, *, notify, **options) -> Check or None: write the model at `path`, read it back, compare it.
+    """(trained, path, *, notify, **options) -> Check or None: write the model at `path`, read it back, compare it.
 
-    `subject` is a `sagan_cli.export.subject.Subject` (`generator`, `spec`, `class_names`, ...), the result a
-    `sagan_cli.export.subject.Check`, or None if nothing was compared. `path` does not exist yet; what is written there
-    is put in place whole, or not at all. `notify` shows one line to the user.
+    `trained` is a `sagan_cli.export.trained_model.TrainedModel` (`generator`, `spec`, `class_names`, ...), the result a
+    `sagan_cli.export.trained_model.Check`, or None if nothing was compared. `path` does not exist yet; what is written
+    there is put in place whole, or not at all. `notify` shows one line to the user.
     """
     loading: str = ""
     """Markdown of the model card that loads it; may contain `{file}`, `{latent}`, `{call}` and `{feed}`."""

@@ -151,3 +151,54 @@ def discard(path: Path) -> None:
 def unwritable(path: Path, reason: str) -> SaganError:
     """The error for a cache that cannot be written, with the way out."""
     return SaganError(f"{path}: the cache cannot be written ({reason}): set SAGAN_CACHE to a folder that can")
+
+
+@contextlib.contextmanager
+def temporary_beside(out: Path | None) -> Iterator[Path]:
+    """Yield an empty directory beside `out`, on the same disk, and delete it at the end; None: the system's own parent.
+
+    Raises:
+        SaganError: it cannot be created.
+    """
+    parent = None if out is None else out.absolute().parent
+    try:
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
+    except OSError as e:
+        raise SaganError(f"{parent or tempfile.gettempdir()}: cannot be written: {e.strerror or e}") from e
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def replace_file(made: Path, out: Path) -> None:
+    """Replace `out` by the file `made` in one step.
+
+    Raises:
+        SaganError: it cannot be written.
+    """
+    with made.open("rb") as f:
+        write_stream(out, lambda target: shutil.copyfileobj(f, target, 1 << 20))
+
+
+def replace_folder(made: Path, out: Path) -> None:
+    """Rename the folder `made` to `out`; in an existing `out`, replace each of its files in one step and keep others.
+
+    Raises:
+        SaganError: it cannot be written.
+    """
+    try:
+        made.rename(out)  # replaces an empty directory as well
+        sync_directory(out.absolute().parent)
+    except OSError as e:
+        if not out.is_dir():
+            raise SaganError(f"{out}: cannot be written: {e.strerror or e}") from e
+        for file in files_in(made):
+            replace_file(made / file, out / file)
+
+
+def files_in(folder: Path) -> list[str]:
+    """Return the relative paths of all files below a folder, sorted."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

@@ -74,7 +74,7 @@ def open_found(found: Path, runtime: Runtime, *, raw: bool) -> Sampler:
         CheckpointError: it is damaged, of another format, or of an architecture that is not installed.
     """
     from sagan_cli.engine import sample
-    from sagan_cli.export.single_file import read_file
+    from sagan_cli.engine.model_file import read_file
 
     if found.is_dir():
         return sample.load(found, runtime, raw=raw)

@@ -21,15 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from sagan_cli import __version__
-from sagan_cli.config.resolve import RESUMED, Resolved, flatten, frozen_for_resume, same_run, to_toml
+from sagan_cli.config.resolve import RESUMED, Resolved, flatten, frozen_for_resume, resolve, same_run, to_toml
+from sagan_cli.config.schema import Config
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.files import write_atomic
-from sagan_cli.importing.naming import IMPORTED
 
 FORMAT = 1
 CHECKPOINT_FACTS = "checkpoint.json"
 """The file by which a directory is known as a checkpoint."""
 RUNS = Path("runs")
+IMPORTED = "imported"
+"""Status of an imported run: it has no discriminator and no optimiser, so it cannot be resumed."""
+UNKNOWN_DATA = "unknown pictures"
+"""The recorded dataset of an imported run; not a valid path or dataset name."""
 MODEL = "model.safetensors"
 """The weights for sampling: in a checkpoint directory, and in an exported Hugging Face folder."""
 
@@ -72,6 +76,15 @@ class Run:
             raise SaganError(f"{file}: run format {version!r}; this version of sagan reads format {FORMAT}")
         return record
 
+    def config(self) -> Config:
+        """Return the run's configuration, in the settings of this version.
+
+        Raises:
+            SaganError: as `read`.
+        """
+        base = flatten(self.read()["config"])
+        return resolve(flags={}, sets=[], environ={}, file=None, preset=None, base=base).config
+
     def write(self, record: Mapping[str, Any]) -> None:
         """Replace run.json."""
         text = json.dumps({"format": FORMAT, **record}, indent=2, ensure_ascii=False) + "\n"
@@ -108,17 +121,13 @@ class Run:
         Raises:
             SaganError: somebody else holds it.
         """
+        from filelock import FileLock, Timeout
+
         try:
-            import fcntl
-        except ImportError:  # no advisory locks on this system
-            yield
-            return
-        with (self.path / ".lock").open("w") as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as e:
-                raise SaganError(f"{self.path}: another process is training here; wait for it or choose --out") from e
-            yield
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout as e:
+            raise SaganError(f"{self.path}: another process is training here; wait for it or choose --out") from e
 
 
 def create(parent: Path, label: str) -> Run:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan_cli.config.architectures import shown
+from sagan_cli.config.schema import option_text
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
 
@@ -153,7 +153,7 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
         )
     for name, value in spec.options.items():
         if name != "heads":
-            raise UsageError(f"{shown(name, value)}: architecture 'tiny' has one option, heads")
+            raise UsageError(f"{option_text(name, value)}: architecture 'tiny' has one option, heads")
     # Neither the start grid nor the full picture: no block of both networks ends there.
     sites = [max(spec.height, spec.width) >> stage for stage in range(stages - 1, 0, -1)]
     for side in spec.attn_at:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sagan_cli.ablation.paired import wilson
 from sagan_cli.attention.scenes import Pair, of_seeds, open_pair, with_discriminator
 from sagan_cli.engine import checkpoint
-from sagan_cli.engine.jobs import Job
+from sagan_cli.engine.job import Job
 from sagan_cli.engine.sample import Sampler, latents, pictures
 from sagan_cli.evaluation.image_sets import packed_images, requests_for
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
@@ -49,7 +49,7 @@ class Yardstick:
     @property
     def metrics(self) -> tuple[str, ...]:
         """What `sagan eval-fid` would be asked for."""
-        has = packed_images(self.job.pack, self.job.config.data.source).measure(STRUCTURE) is not None
+        has = packed_images(self.job.pack, self.job.config.data.data).measure(STRUCTURE) is not None
         return (*(("fid",) if self.extractor else ()), *((STRUCTURE,) if has else ()))
 
     @cached_property

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 
 from sagan_cli.ablation.variants import Variant
-from sagan_cli.config.architectures import AUTO
 from sagan_cli.config.resolve import Resolved
-from sagan_cli.config.schema import Config
+from sagan_cli.config.schema import AUTO, Config
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.engine.anatomy import anatomy
 from sagan_cli.engine.iteration import iteration
-from sagan_cli.engine.jobs import Job, machine_facts, settled
+from sagan_cli.engine.job import Job, machine_facts, settled
 from sagan_cli.engine.networks import create as create_networks
+from sagan_cli.engine.networks import summarize
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.step_inputs import StepInputs
 from sagan_cli.engine.train import Outcome, train
@@ -90,7 +89,7 @@ def specs_of(variants: Sequence[Variant], base: ModelSpec, config: Config) -> di
     for variant in variants:
         try:
             spec = spec_of(base, variant, config)
-            anatomy(arch, spec)
+            summarize(arch, spec)
         except UsageError as e:
             raise UsageError(f"--attn {variant.name}: {e}") from e
         if variant.sides is None and not spec.attn_at:
@@ -168,7 +167,7 @@ def train_twin(
 
 def parameters(arch: str, spec: ModelSpec) -> tuple[int, int]:
     """Trained numbers of G and D, counted on networks that take no memory."""
-    g, d = anatomy(arch, spec)
+    g, d = summarize(arch, spec)
     return g.parameters, d.parameters
 
 

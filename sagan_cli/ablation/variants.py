@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sagan_cli.config.architectures import AUTO
-from sagan_cli.config.schema import SETTINGS
+from sagan_cli.config.schema import AUTO, SETTINGS
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.geometry import geometry
 

@@ -17,7 +17,7 @@ from sagan_cli.files import write_atomic
 
 if TYPE_CHECKING:
     from sagan_cli.ablation.twins import Twin
-    from sagan_cli.engine.jobs import Job
+    from sagan_cli.engine.job import Job
 
 
 def write(
@@ -33,7 +33,7 @@ def write(
     result: dict[str, Any] = {
         "kind": "ablation", "format": 1, "sagan": __version__, "command": shlex.join(["sagan", *sys.argv[1:]]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"), "arch": resolved.config.model.arch,
-        "system": named_in(resolved.sources), "data": resolved.config.data.source, "data_digest": job.pack.digest,
+        "system": named_in(resolved.sources), "data": resolved.config.data.data, "data_digest": job.pack.digest,
         "size": f"{job.spec.height}x{job.spec.width}", "steps": cfg.steps,
         "batch": cfg.batch, "base_width": job.spec.base_width, "n": n, "extractor": extractor,
         "seeds": list(dict.fromkeys(r["seed"] for r in rows)), "seeds_wanted": len({t.seed for t in twins}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sagan_cli import console
 from sagan_cli.errors import BadImage, DataError, SaganError, UsageError
@@ -62,20 +62,19 @@ def read_pictures(path: Path, most: int, spec: ModelSpec, how: str) -> tuple[NDA
 
 def fit_of(checkpoint: Path, spec: ModelSpec) -> str:
     """How the run of a checkpoint fitted its pictures; `crop` where nobody can tell any more."""
-    from sagan_cli.data.packing.fingerprint import hints_of
+    from sagan_cli.data.packing.build import hints_of
     from sagan_cli.data.sources.opening import open_source
 
     run = run_of(checkpoint)
-    data: dict[str, Any] = run.read()["config"]["data"] if run else {}
-    how = str(data.get("fit", "auto"))
-    if how != "auto":
-        return how
-    if not data:
+    if run is None:
         return "crop"
+    data = run.config().data
+    if data.fit != "auto":
+        return data.fit
     try:
         dataset = open_source(
-            data["source"], data_root=Path(os.environ.get("SAGAN_DATA_ROOT", data["root"])), split=data["split"],
-            height=spec.height, width=spec.width, unconditional=data["unconditional"],
+            data.data, data_root=Path(os.environ.get("SAGAN_DATA_ROOT", data.data_root)), split=data.split,
+            height=spec.height, width=spec.width, unconditional=data.unconditional,
         )  # fmt: skip
     except SaganError as e:
         console.note(f"--image: fitted by 'crop', as the run's data cannot be asked: {e}")

@@ -17,9 +17,8 @@ from sagan_cli.ablation.variants import parse_variants, require_maps
 from sagan_cli.ablation.write import write
 from sagan_cli.api import preset_for, with_absolute_path
 from sagan_cli.commands.train import PRESET_HELP, SYSTEM_HELP, interruptible, stop_signals
-from sagan_cli.config.legacy import effective
 from sagan_cli.config.resolve import Resolved, resolve
-from sagan_cli.config.schema import SETTINGS
+from sagan_cli.config.schema import SETTINGS, effective
 from sagan_cli.config.systems import PREFIX
 from sagan_cli.errors import UsageError
 from sagan_cli.plugins import registry
@@ -28,7 +27,7 @@ from sagan_cli.runs import RUNS, Run
 if TYPE_CHECKING:
     from sagan_cli.ablation.twins import Twin
     from sagan_cli.data.sources.opening import Opened
-    from sagan_cli.engine.jobs import Job
+    from sagan_cli.engine.job import Job
     from sagan_cli.engine.runtime import Runtime
 
 OWN = ("model.attn_at", "model.attention")
@@ -61,9 +60,9 @@ def ablate(
         str | None, typer.Option(help=SYSTEM_HELP, metavar="NAME", rich_help_panel="As for sagan train")
     ] = None,
     arch: Annotated[str | None, _flag("model.arch")] = None,
-    data: Annotated[str | None, _flag("data.source")] = None,
+    data: Annotated[str | None, _flag("data.data")] = None,
     size: Annotated[str | None, _flag("data.size")] = None,
-    width: Annotated[int | None, _flag("model.base_width")] = None,
+    width: Annotated[int | None, _flag("model.width")] = None,
     batch: Annotated[int | None, _flag("train.batch")] = None,
     device: Annotated[str | None, _flag("train.device")] = None,
     preset: Annotated[
@@ -95,7 +94,7 @@ def ablate(
     """
     console.set_quiet(quiet)
     flags = {
-        "train.steps": steps, "data.source": data, "data.size": size, "model.base_width": width, "train.batch": batch,
+        "train.steps": steps, "data.data": data, "data.size": size, "model.width": width, "train.batch": batch,
         "train.device": device, "model.arch": arch,
     }  # fmt: skip
     layers: dict[str, Any] = {
@@ -116,9 +115,9 @@ def ablate(
         raise UsageError(f"--out {out}: is a single run; name a directory for all of them")
 
     from sagan_cli.ablation.twins import Twin, require_goes_on, specs_of
-    from sagan_cli.engine.jobs import label, preview_spec
+    from sagan_cli.engine.job import label, preview_spec
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.evaluation.extractors.extractor import NAMES
+    from sagan_cli.evaluation.extractors.opening import NAMES
 
     if extractor not in (NO_EXTRACTOR, *NAMES):
         raise UsageError(f"--extractor {extractor}: choose {NO_EXTRACTOR}, {', '.join(NAMES)}")
@@ -175,7 +174,7 @@ def _run(
     """Train and measure what is missing; the result is written whenever a seed is complete."""
     from sagan_cli.ablation.measures import Yardstick
     from sagan_cli.ablation.twins import train_twin
-    from sagan_cli.engine.jobs import open_job
+    from sagan_cli.engine.job import open_job
     from sagan_cli.evaluation.scoring import Context
 
     progress = interruptible(stopping)

@@ -11,13 +11,13 @@ import typer
 
 from sagan_cli import console
 from sagan_cli.errors import PluginError, SaganError, UsageError
-from sagan_cli.export.naming import CARD, card_beside, exporter, format_of, refuse_existing
+from sagan_cli.export.formats import CARD, card_beside, exporter, format_of, refuse_existing
 from sagan_cli.generators import find_model
 from sagan_cli.plugins import registry
 from sagan_cli.runs import MODEL
 
 if TYPE_CHECKING:
-    from sagan_cli.export.subject import Check, Subject
+    from sagan_cli.export.trained_model import Check, TrainedModel
 
 
 def export(
@@ -85,28 +85,28 @@ def export(
 
     from sagan_cli.export.hub import push as upload
     from sagan_cli.export.hub import ready_to_push
-    from sagan_cli.export.place import files_in, put_file, put_folder, workshop
+    from sagan_cli.files import files_in, replace_file, replace_folder, temporary_beside
 
     client = ready_to_push(push) if push else None
-    subject = _subject(found, raw)
+    trained = _subject(found, raw)
     if target is None:
-        console.note(f"exporting {found.parent.parent}, step {subject.step}")
-    with workshop(place) as work:
+        console.note(f"exporting {found.parent.parent}, step {trained.step}")
+    with temporary_beside(place) as work:
         made = work / (place.name if place else row.default_name)
-        check = _write(subject, kind, made, given)
+        check = _write(trained, kind, made, given)
         _tell(check)
         sizes = {name: (made / name).stat().st_size for name in files_in(made)} if made.is_dir() else {}
         main = _main_file(made)
-        facts = _facts(subject, kind, out or str(place), main, check, sizes)
+        facts = _facts(trained, kind, out or str(place), main, check, sizes)
         if place is None:
             with made.open("rb") as f:
                 console.write_streamed(lambda stdout: shutil.copyfileobj(f, stdout, 1 << 20))
             return
         if made.is_dir():
-            put_folder(made, place)
+            replace_folder(made, place)
         else:
-            put_file(work / card_beside(made).name, card_beside(place))
-            put_file(made, place)
+            replace_file(work / card_beside(made).name, card_beside(place))
+            replace_file(made, place)
             if row.beside is not None:
                 row.beside(place, console.note)
     facts["pushed"] = upload(client, place, push) if push else None
@@ -131,27 +131,26 @@ def _refuse_misplaced(kind: str, out: str | None, given: dict[str, Any], json_: 
         raise UsageError(f"--runtime {runtime}: no such folder")
 
 
-def _subject(found: Path, raw: bool) -> Subject:
+def _subject(found: Path, raw: bool) -> TrainedModel:
     """What is exported, without the places on this machine; on the CPU, where equal weights make equal files."""
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.export.facts import published
-    from sagan_cli.export.subject import Subject, open_subject
+    from sagan_cli.export.trained_model import TrainedModel, open_trained_model, published
     from sagan_cli.generators import open_found
 
     with open_runtime("cpu", "fp32") as runtime:
         if found.is_dir():
-            return published(open_subject(found, runtime, raw=raw))
+            return published(open_trained_model(found, runtime, raw=raw))
         sampler = open_found(found, runtime, raw=raw)
     facts = sampler.facts
     return published(
-        Subject(
+        TrainedModel(
             sampler.generator, sampler.spec, sampler.class_names, facts.arch, facts.arch_package, sampler.weights,
             facts.step, facts.data, str(facts.path), digests=facts.digests,
         )
     )  # fmt: skip
 
 
-def _write(subject: Subject, kind: str, made: Path, given: dict[str, Any]) -> Check | None:
+def _write(trained: TrainedModel, kind: str, made: Path, given: dict[str, Any]) -> Check | None:
     """The model at `made`, and its card beside or in it."""
     from sagan_cli.export.card import card
 
@@ -159,7 +158,7 @@ def _write(subject: Subject, kind: str, made: Path, given: dict[str, Any]) -> Ch
     entry = registry.find("exporters", kind)
     check: Check | None
     try:
-        check = row.write(subject, made, notify=console.note, **{name: given[name] for name in row.options})
+        check = row.write(trained, made, notify=console.note, **{name: given[name] for name in row.options})
     except (SaganError, OSError):
         raise
     except Exception as e:
@@ -170,7 +169,7 @@ def _write(subject: Subject, kind: str, made: Path, given: dict[str, Any]) -> Ch
         raise PluginError(f"{entry.title} wrote nothing; report it to its authors")
     if not row.own_card:
         place = made / CARD if made.is_dir() else card_beside(made)
-        place.write_text(card(subject, kind, made.name, check), encoding="utf-8")
+        place.write_text(card(trained, kind, made.name, check), encoding="utf-8")
     return check
 
 
@@ -194,7 +193,7 @@ def _main_file(made: Path) -> Path:
 
 
 def _facts(
-    subject: Subject, kind: str, out: str, main: Path, check: Check | None, files: dict[str, int]
+    trained: TrainedModel, kind: str, out: str, main: Path, check: Check | None, files: dict[str, int]
 ) -> dict[str, Any]:  # fmt: skip
     """What --json says."""
     from dataclasses import asdict
@@ -203,6 +202,6 @@ def _facts(
         digest = hashlib.file_digest(f, "sha256").hexdigest()
     return {
         "format": kind, "out": out, "bytes": main.stat().st_size, "sha256": digest, "files": files or None,
-        "arch": subject.arch, "step": subject.step, "weights": subject.weights, "from": subject.source,
+        "arch": trained.arch, "step": trained.step, "weights": trained.weights, "from": trained.source,
         "checks": asdict(check) if check else None,
     }  # fmt: skip

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console
-from sagan_cli.config.architectures import USUAL
 from sagan_cli.config.resolve import flatten
 from sagan_cli.config.systems import SYSTEMS, departures, named_in
 from sagan_cli.console import table
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation import records
 from sagan_cli.generators import find_checkpoint, run_of
-from sagan_cli.importing.naming import UNKNOWN
+from sagan_cli.plugins.registry import default_options
+from sagan_cli.runs import UNKNOWN_DATA
 
 if TYPE_CHECKING:
     from sagan_cli.engine.checkpoint import Facts
@@ -94,11 +94,11 @@ def _list(json_: bool) -> None:
 def _overview(found: Path, json_: bool) -> None:
     """Everything that a checkpoint and its run say of themselves."""
     from sagan_cli.engine import checkpoint
-    from sagan_cli.engine.anatomy import anatomy
+    from sagan_cli.engine.networks import summarize
 
     stored = checkpoint.read_facts(found)
     facts = _model(stored)
-    for letter, parts in zip("gd", anatomy(stored.arch, stored.spec), strict=True):
+    for letter, parts in zip("gd", summarize(stored.arch, stored.spec), strict=True):
         facts |= {f"{letter}_parameters": parts.parameters, f"{letter}_attention": list(parts.attention)}
     facts |= _run(found)
     if json_:
@@ -176,7 +176,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
             ("training", f"D {goal['d_lr']:g} x {goal['d_steps']}, G {goal['g_lr']:g}, "
              f"Adam {goal['beta1']:g} {goal['beta2']:g}, batch {goal['batch']}, EMA {goal['ema']:g}" + _decay(goal)),
         ]  # fmt: skip
-    unknown = facts["data"] == UNKNOWN
+    unknown = facts["data"] == UNKNOWN_DATA
     lines.append(("data", "unknown" if unknown else f"{facts['data']}: {facts['pictures']} pictures"))
     if best := facts["best"]:
         lines.append(("best score", f"fid {best['fid']:.4f} at step {best['step']:,}, while training, "
@@ -207,7 +207,7 @@ def _attention(facts: dict[str, Any]) -> str:
     """`official, G at 32, D at 32, gamma G32 0.1, D32 -0.2`; the control shows by its name, having no maps."""
     if not facts["attn_at"]:
         return "none"
-    usual = USUAL.get(facts["arch"], {}).get("attention", "the architecture's own")
+    usual = default_options(facts["arch"]).get("attention", "the architecture's own")
     kind = facts["options"].get("attention", usual)
     layers = {letter: ", ".join(facts[f"{letter.lower()}_attention"]) for letter in "GD"}
     places = "".join(f", {letter} at {sides}" for letter, sides in layers.items() if sides)

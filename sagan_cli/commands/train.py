@@ -1,4 +1,4 @@
-"""`sagan train`: from flags to a finished run directory."""
+"""The command `sagan train`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console, runs
-from sagan_cli.api import preset_for, with_absolute_path
+from sagan_cli.api import check_batch, preset_for, run_training, with_absolute_path
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import flatten, resolve, to_toml
 from sagan_cli.config.schedule import Schedule
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 PRESET_HELP = "Recipe to start from: " + ", ".join(PRESETS) + "; auto is base on a GPU and laptop without."
-SYSTEM_HELP = f"Published system to train, at the preset's scale: {', '.join(SYSTEMS)}; 'sagan info --list' tells more."
+SYSTEM_HELP = f"Published system to train, at the preset's scale: {', '.join(SYSTEMS)}; see 'sagan info --list'."
 
 
 COMMON = "Common options"
@@ -41,10 +41,7 @@ PANELS = {"data": "Data", "model": "Model", "train": "Training", "run": "Run dir
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the `**settings` parameter of a command by one option per setting.
-
-    An option that was not given is None, so that the command knows what the user said from what stands by default.
-    """
+    """Replace the `**settings` parameter of a command by one option per setting; an option not given is None."""
     own = inspect.signature(command, eval_str=True).parameters
     extra = [_parameter(s) for s in SETTINGS.values()]
     kept = [p for p in own.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -56,12 +53,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def given(settings: dict[str, Any]) -> dict[str, Any]:
-    """Parameter name -> value becomes key -> value, for the ones that were given."""
-    return {key: settings[_name(s)] for key, s in SETTINGS.items() if settings[_name(s)] is not None}
-
-
-def _name(s: Setting) -> str:
-    return s.flag.replace("-", "_")
+    """Return key -> value of the options that were given."""
+    return {key: settings[s.name] for key, s in SETTINGS.items() if settings[s.name] is not None}
 
 
 def _parameter(s: Setting) -> inspect.Parameter:
@@ -73,7 +66,7 @@ def _parameter(s: Setting) -> inspect.Parameter:
         rich_help_panel=COMMON if s.flag in COMMON_FLAGS else PANELS[s.key.split(".", 1)[0]],
     )  # fmt: skip
     return inspect.Parameter(
-        _name(s),
+        s.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[(str if s.kind is Schedule else s.kind) | None, option],
@@ -103,7 +96,7 @@ def train(
     ] = None,
     kimg: Annotated[
         float | None,
-        typer.Option(help="Total as thousands of pictures, instead of --steps.", min=0.001, rich_help_panel="Training"),
+        typer.Option(help="Total as thousands of images, instead of --steps.", min=0.001, rich_help_panel="Training"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -113,18 +106,18 @@ def train(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run, as it was configured.", metavar="RUN", rich_help_panel=COMMON),
+        typer.Option(help="Continue this run with its settings.", metavar="RUN", rich_help_panel=COMMON),
     ] = None,
     new: Annotated[
         bool,
         typer.Option(
             "--new",
-            help="Begin a new run even where the same command would resume one.",
+            help="Begin a new run even if the same command would resume one.",
             rich_help_panel="Run directory",
         ),
     ] = False,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch a named data set that is not there yet.", rich_help_panel="Data")
+        bool, typer.Option("--download", help="Download a named dataset if it is missing.", rich_help_panel="Data")
     ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and stop.")] = False,
     dry_run: Annotated[
@@ -147,7 +140,7 @@ def train(
     console.set_quiet(quiet)
     if resume is not None and (out is not None or new or config is not None or preset != "auto" or system is not None):
         own = "--out, --new, --config, --system and --preset"
-        raise UsageError(f"--resume names the run and its settings: leave out {own}")
+        raise UsageError(f"--resume uses the settings of the run: leave out {own}")
     base = flatten(trainable(runs.open_run(resume))["config"]) if resume is not None else None
     layers: dict[str, Any] = {
         "flags": given(settings),
@@ -159,7 +152,7 @@ def train(
         "base": base,
     }
 
-    # What can be wrong is said before PyTorch loads, which takes seconds. The automatic presets touch none of it.
+    # Errors are reported before PyTorch is imported, which takes seconds. The automatic preset does not affect them.
     resolved = resolve(**layers, preset=None if preset == "auto" else preset)
     if not print_config:
         from sagan_cli.data.sources.opening import open_data
@@ -168,13 +161,14 @@ def train(
         opened = open_data(resolved.config, download=download)
     if preset == "auto" and resume is None:
         resolved = resolve(**layers, preset=preset_for(resolved.config.train.device))
+    for line in resolved.notes:
+        console.note(line)
     _require_interval(resolved.config.run.eval_every)
     if print_config:
         console.result(to_toml(resolved).rstrip("\n"))
         return
     resolved = with_absolute_path(resolved)
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.engine.session import check_batch, run_training
 
     cfg = resolved.config.train
     with stop_signals() as stopping, open_runtime(cfg.device, cfg.precision, distributed=True) as runtime:
@@ -190,12 +184,12 @@ def train(
         if runtime.leads:
             _finish(run, outcome, json_)
     if not outcome.finished:
-        # The signal may have reached another process of this run only.
+        # The signal may have reached another process of this run.
         raise typer.Exit(128 + (stopping[0] if stopping else signal.SIGTERM))
 
 
 def interruptible(stopping: list[int]) -> Callable[[str, int], AbstractContextManager[console.Tick]]:
-    """Progress that leaves off when a signal has come: packing has nothing to save."""
+    """Return a progress callback that ends the command on a signal, for work that has nothing to save."""
 
     @contextmanager
     def progress(label: str, total: int) -> Iterator[console.Tick]:
@@ -222,18 +216,18 @@ def _finish(run: Run, outcome: Outcome, json_: bool) -> None:
     if outcome.finished:
         console.note(f"next: sagan sample {run.path} -n 64 --out grid.png")
     else:
-        console.note(f"saved at step {outcome.step}; the same command goes on")
+        console.note(f"saved at step {outcome.step}; the same command continues")
 
 
 def _require_interval(text: str) -> None:
-    """Refuse an --eval-every that says nothing."""
+    """Refuse an invalid --eval-every."""
     if text not in ("off", "auto") and not (text.isdigit() and int(text) > 0):
         raise UsageError(f"--eval-every {text}: a number of steps, auto or off")
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that receives SIGINT or SIGTERM; the loop ends after its step; a second one ends the process."""
+    """Yield a list that receives SIGINT and SIGTERM; a second signal ends the process."""
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:
@@ -250,18 +244,17 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool) -> None:
-    """The plan on stdout, as text or JSON."""
-    from sagan_cli.engine import anatomy
-    from sagan_cli.engine import anatomy as cost
-    from sagan_cli.engine.jobs import preview_spec
+    """Print the plan as text or JSON."""
+    from sagan_cli.engine.job import preview_spec
+    from sagan_cli.engine.networks import describe_attention, estimate_cost
 
     config = resolved.config
     spec = preview_spec(config, opened)
     at_once = config.train.batch // runtime.world // config.train.accumulate
-    price = cost.count(config.model.arch, spec, at_once, runtime.precision)
+    price = estimate_cost(config.model.arch, spec, at_once, runtime.precision)
     pictures = len(opened.dataset)
     facts = {
-        "data": config.data.source,
+        "data": config.data.data,
         "pictures": pictures,
         "classes": list(opened.dataset.class_names),
         "arch": config.model.arch,
@@ -282,15 +275,15 @@ def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool)
     if json_:
         console.emit_json(facts)
         return
-    attention = anatomy.whereabouts(config.model.arch, spec)
+    attention = describe_attention(config.model.arch, spec)
     classes = f"{len(opened.dataset.class_names)} classes" if opened.dataset.class_names else "no classes"
     console.result(
-        f"data         {config.data.source}: {pictures} pictures, {classes}\n"
-        f"pictures     {spec.height}x{spec.width}x{spec.channels}, attention at {attention}\n"
+        f"data         {config.data.data}: {pictures} images, {classes}\n"
+        f"images       {spec.height}x{spec.width}x{spec.channels}, attention at {attention}\n"
         f"parameters   G {price.g_parameters:,}  D {price.d_parameters:,}\n"
         f"memory       {price.weights_mib:,.0f} MiB weights and optimiser, "
         f"about {price.activations_mib:,.0f} MiB activations\n"
-        f"training     {config.train.steps:,} steps of {config.train.batch} pictures on {runtime.device} in "
+        f"training     {config.train.steps:,} steps of {config.train.batch} images on {runtime.device} in "
         f"{runtime.precision}: {facts['passes']} passes over the data\n"
     )
     console.result(to_toml(resolved).rstrip("\n"))

@@ -1,4 +1,4 @@
-"""Named recipes: one row each, what is fixed and what to expect. To add a preset, add a row."""
+"""Named recipes: one row each, with a description and settings. To add a preset, add a row."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from sagan_cli.config.systems import SYSTEMS
 
 
 def _system(name: str) -> dict[str, Any]:
-    """What a published system fixes; the rest of its row here is the scale that it was published at."""
+    """Return the settings of a published system; a preset adds the scale of the publication."""
     return dict(SYSTEMS[name].settings)
 
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    # quadrupeds at 32 pixels: 88 and 98 of 100 pictures have four legs after 2000 steps, two seeds (docs/training.md)
-    "laptop": ("a small network for a CPU: pictures worth looking at within minutes", {
-        "model.base_width": 32, "train.batch": 32, "train.steps": 2000, "train.d_lr": 4e-4, "train.g_lr": 2e-4,
+    # quadrupeds at 32 pixels: 88 and 98 of 100 images have four legs after 2000 steps, two seeds (docs/training.md)
+    "laptop": ("a small network for a CPU: recognisable images within minutes", {
+        "model.width": 32, "train.batch": 32, "train.steps": 2000, "train.d_lr": 4e-4, "train.g_lr": 2e-4,
         "train.beta2": 0.99,
     }),
     "base": ("the published widths and rates at a batch that one GPU holds", {
-        "model.base_width": 64, "train.batch": 64, "train.steps": 100_000,
+        "model.width": 64, "train.batch": 64, "train.steps": 100_000,
     }),
     # ImageNet 128x128, 1000 classes: the paper reports FID 18.28 and IS 51.43 after 1M steps (feat32, Table 1)
-    "paper": ("ImageNet at 128 pixels as Zhang et al. 2019 trained it, and a moving average", {
-        "data.size": "128", "model.base_width": 64, "model.latent": 128, "model.attn_at": "32",
+    "paper": ("ImageNet at 128 pixels as in Zhang et al. 2019, with an EMA", {
+        "data.size": "128", "model.width": 64, "model.latent": 128, "model.attn_at": "32",
         "train.batch": 256, "train.steps": 1_000_000, "train.d_lr": 4e-4, "train.g_lr": 1e-4,
         "train.beta1": 0.0, "train.beta2": 0.9, "train.ema": 0.9999,
     }),
-    # README and flags of the released code: 64 pictures on each of four GPUs, no moving average; the paper has 1M steps
+    # README and flags of the released code: 64 images on each of four GPUs, no EMA; the paper has 1M steps
     "official": ("the authors' code at its own scale: ImageNet at 128 pixels", {
-        **_system("official"), "data.size": "128", "model.base_width": 64, "model.latent": 128, "model.attn_at": "32",
+        **_system("official"), "data.size": "128", "model.width": 64, "model.latent": 128, "model.attn_at": "32",
         "train.batch": 256, "train.steps": 1_000_000, "train.ema": 0.0,
     }),
-    # SAGAN's table 2 reports FID 27.62 and IS 36.8 for it; StudioGAN's run came to FID 26.79 (500,000 steps, batch 256)
+    # SAGAN's table 2 reports FID 27.62 and IS 36.8; StudioGAN's run reached FID 26.79 (500,000 steps, batch 256)
     "sngan": ("SNGAN with projection at its own scale: ImageNet at 128 pixels, five updates of D", {
-        **_system("sngan-d"), "data.size": "128", "model.base_width": 64, "model.latent": 128,
+        **_system("sngan-d"), "data.size": "128", "model.width": 64, "model.latent": 128,
         "train.batch": 64, "train.steps": 450_000, "train.ema": 0.0,
-        # Miyato and Koyama 2018, section 5: the rates fall on a line to 0 over the last 50,000 steps
+        # Miyato and Koyama 2018, section 5: the rates decay linearly to 0 over the last 50,000 steps
         "train.decay_from": 400_000, "train.decay_steps": 450_000,
     }),
-    # Algorithm 1: batches of 64. StudioGAN's CIFAR-10 run of 100,000 steps came to FID 53.98, Mimicry's to 22.29
+    # Algorithm 1: batches of 64. StudioGAN's CIFAR-10 run of 100,000 steps reached FID 53.98, Mimicry's 22.29
     "wgan-gp": ("WGAN-GP at batches of 64: five updates of D, gradient penalty 10", {
-        **_system("wgan-gp"), "model.base_width": 64, "train.batch": 64, "train.steps": 100_000, "train.ema": 0.0,
+        **_system("wgan-gp"), "model.width": 64, "train.batch": 64, "train.steps": 100_000, "train.ema": 0.0,
     }),
-    # Section 4: batches of 128. StudioGAN's CIFAR-10 run of 100,000 steps came to FID 48.29
+    # Section 4: batches of 128. StudioGAN's CIFAR-10 run of 100,000 steps reached FID 48.29
     "dcgan": ("DCGAN at batches of 128 and 64 pixels", {
-        **_system("dcgan"), "data.size": "64", "model.base_width": 64, "train.batch": 128, "train.steps": 100_000,
+        **_system("dcgan"), "data.size": "64", "model.width": 64, "train.batch": 128, "train.steps": 100_000,
         "train.ema": 0.0,
     }),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where each setting's value comes from: flag or --set > SAGAN_* > --config > --system > --preset > default."""
+"""Merge settings by priority: flag or --set > SAGAN_* > --config > --system > --preset > default."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from sagan_cli.config import systems
-from sagan_cli.config.legacy import effective, recorded
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.schedule import Schedule, parse_schedule, parse_terms
-from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, Config, Setting, build
+from sagan_cli.config.schema import OPTIONS_KEY, RENAMED, SETTINGS, Config, Setting, build, current_keys, effective
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.plugins import registry
 
 DEFAULT_WEIGHT = {"train.augment": 1.0}
-"""Setting -> weight of a term that is named alone."""
+"""Setting -> weight of a term given by name only."""
 RESUMED = "the resumed run"
-"""The source of a value that `--resume` took over."""
+"""Source of the values of a resumed run."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration and, for each key, the place that its value came from."""
+    """A configuration and the source of each value."""
 
     config: Config
     sources: dict[str, str]
+    notes: tuple[str, ...] = ()
+    """Lines for the user, about keys that have another name now."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,29 @@ def resolve(
         environ: the process environment; only SAGAN_* names of settings are read.
         file: a TOML file with the tables data, model, train and run.
         preset: a name of PRESETS, recorded with its own source.
-        system: a name of SYSTEMS, stronger than the preset: what a publication fixes, whatever the scale.
-        kimg: the total as thousands of real pictures that D sees per generator update, instead of steps.
-        base: values of the run that is being resumed; they stand where --preset would.
+        system: a name of SYSTEMS, which has priority over the preset.
+        kimg: total number of images shown, in thousands, instead of steps.
+        base: values of the run to resume; they take the place of --preset.
 
     Raises:
         UsageError: naming the flag, key, file or variable, and the nearest valid one.
     """
     layers = []
+    notes: list[str] = []
     if base is not None:
-        layers.append(_checked(recorded(base), lambda key: RESUMED))
+        layers.append(_checked(current_keys(base), lambda key: RESUMED))
     elif preset is not None:
         layers.append(_checked(_preset(preset), lambda key: f"preset {preset}"))
     if system is not None:
         layers.append(_checked(systems.find(system).settings, lambda key: systems.PREFIX + system))
     if file is not None:
-        layers.append(_checked(_read(file), lambda key: f"{file}", where=str(file)))
+        layers.append(
+            _checked(_renamed(_read(file), f"--config {file}", notes), lambda key: f"{file}", where=str(file))
+        )
     layers.append(_environment(environ))
     typed = _checked(flags, lambda key: f"--{SETTINGS[key].flag}")
     for text in sets:
+        ((text, _),) = _renamed({text: None}, "--set", notes).items()
         key, value = _parse_set(text)
         if key in typed and typed[key].value != value:
             raise UsageError(f"--set {text} contradicts {typed[key].source} {typed[key].value}: give one of them")
@@ -87,7 +92,7 @@ def resolve(
         merged |= layer
     if kimg is not None:
         if "train.steps" in typed:
-            raise UsageError("--kimg and --steps both name the total: give one of them")
+            raise UsageError("--kimg and --steps both set the total: give one of them")
         if not 0 < kimg < math.inf:
             raise UsageError(f"--kimg {kimg}: must be a number above 0")
         steps = max(1, math.ceil(kimg * 1000 / merged["train.batch"].value))
@@ -96,14 +101,25 @@ def resolve(
     _require_registered(merged)
     options = {k.removeprefix(OPTIONS_KEY + "."): g.value for k, g in merged.items() if k.startswith(OPTIONS_KEY + ".")}
     values = {k: g.value for k, g in merged.items() if k in SETTINGS}
-    return Resolved(build(values, options), {k: g.source for k, g in merged.items()})
+    return Resolved(build(values, options), {k: g.source for k, g in merged.items()}, tuple(notes))
+
+
+def _renamed(values: Mapping[str, Any], where: str, notes: list[str]) -> dict[str, Any]:
+    """Return `values` with keys (or `key=value` texts) of earlier versions renamed; add a note for each."""
+    found = {}
+    for text, value in values.items():
+        key, equals, rest = text.partition("=")
+        if key in RENAMED:
+            notes.append(f"{where}: {key} is now {RENAMED[key]}")
+        found[RENAMED.get(key, key) + equals + rest] = value
+    return found
 
 
 def _require_decay(merged: Mapping[str, _Given]) -> None:
-    """Refuse a fall of the rates that ends before it begins, or has no end."""
+    """Refuse a decay of the learning rates that ends before it begins, or has no end."""
     start, end = merged["train.decay_from"], merged["train.decay_steps"]
     if start.value and end.source == "default":
-        raise UsageError(f"--decay-from {start.value}: add --decay-steps, the step at which the rates have come to 0")
+        raise UsageError(f"--decay-from {start.value}: add --decay-steps, the step at which the rates reach 0")
     for key in ("train.d_lr", "train.g_lr") if end.value else ():
         if not parse_schedule(merged[key].value, f"--{SETTINGS[key].flag}").constant:
             raise UsageError(
@@ -133,12 +149,12 @@ def _require_registered(merged: Mapping[str, _Given]) -> None:
 
 
 def same_run(resolved: Resolved, before: Mapping[str, Any]) -> bool:
-    """Whether a run that was begun with the leaves `before` is the run that `resolved` describes."""
+    """Return whether a run with the recorded settings `before` is the run that `resolved` describes."""
     return not _changes(resolved, before)
 
 
 def frozen_for_resume(resolved: Resolved, before: Mapping[str, Any]) -> None:
-    """Refuse settings that would turn a run into another one half way.
+    """Refuse changes of settings that a run cannot change when it is resumed.
 
     Raises:
         UsageError: naming each flag that may not change, with both values.
@@ -152,7 +168,7 @@ def _changes(resolved: Resolved, before: Mapping[str, Any]) -> list[str]:
     now = effective({key: resolved.config.get(key) for key in SETTINGS})
     now = {key: now[key] for key, s in SETTINGS.items() if not s.live}
     now |= {f"{OPTIONS_KEY}.{k}": v for k, v in resolved.config.model.options.items()}
-    before = effective(recorded(before))
+    before = effective(current_keys(before))
     frozen = set(now) | {key for key in before if key.startswith(OPTIONS_KEY + ".")}
     return [
         f"{_name(key)} {before.get(key)}, not {now.get(key)}"
@@ -166,7 +182,7 @@ def _name(key: str) -> str:
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables -> `section.key` leaves."""
+    """Return nested tables as one table of `section.key`."""
     flat: dict[str, Any] = {}
     for name, value in table.items():
         key = prefix + name
@@ -254,19 +270,24 @@ def _from_text(s: Setting, text: str, where: str) -> Any:
 
 
 def _fits(s: Setting, given: Any, where: str) -> Any:
-    """The value in the setting's type, or a UsageError."""
+    """Return the value in the setting's type.
+
+    Raises:
+        UsageError: another type, not a choice, or out of bounds.
+    """
     value: Any = given
-    if s.kind is Schedule and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+    if s.kind is Schedule and isinstance(value, str):
         schedule = parse_schedule(value, where, low=s.low, high=s.high)
         return schedule.start if schedule.constant else str(schedule)
-    if s.kind is float and isinstance(value, int) and not isinstance(value, bool):
+    kind = float if s.kind is Schedule else s.kind
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if s.kind is str and isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # size = 64 reads better in TOML than size = "64"
-    kind = type(value)
-    if kind is not s.kind:
-        raise UsageError(f"{where}: {value!r} is not of type {s.kind.__name__}")
-    if s.kind is float and not math.isfinite(value):
+        value = str(value)  # size = 64 in TOML
+    found = type(value)
+    if found is not kind:
+        raise UsageError(f"{where}: {value!r} is not of type {kind.__name__}")
+    if kind is float and not math.isfinite(value):
         raise UsageError(f"{where}: {value} is not a finite number")
     if s.choices and value not in s.choices:
         raise UsageError(f"{where}: '{value}' is not one of {', '.join(s.choices)}{closest(value, s.choices)}")
@@ -278,7 +299,7 @@ def _fits(s: Setting, given: Any, where: str) -> Any:
 
 
 def to_toml(resolved: Resolved) -> str:
-    """The whole configuration; reading it back gives the same values."""
+    """Return the complete configuration as TOML, with the source of each value as a comment."""
     lines: list[str] = []
     section = ""
     for key in SETTINGS:

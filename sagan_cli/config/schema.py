@@ -1,21 +1,27 @@
-"""Every setting of a training run: its name, type, default and one line of help, once.
+"""Every setting of a training run: name, type, default and help. To add a setting, add a field.
 
-The flags of `sagan train`, the keys of `--config` files and `--set`, and the `SAGAN_*` variables are all made from
-here: field `batch` of section `train` is `--batch`, `train.batch` and `SAGAN_BATCH`.
+The flags of `sagan train`, the keys of `--config` files and `--set`, and the `SAGAN_*` variables follow from the field:
+`d_steps` of section `train` is `--d-steps`, `train.d_steps` and `SAGAN_D_STEPS`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sagan_cli.config.architectures import AUTO, SAID_BY_FLAG
 from sagan_cli.config.schedule import Schedule
+from sagan_cli.plugins import registry
+
+AUTO = "auto"
+"""The value of a setting that the architecture decides."""
+OPTION_FLAGS = ("attention", "attn_ratio", "spectral_norm")
+"""Options of an architecture that have a flag; all others are set by `--set model.options.NAME`."""
 
 
 def setting(default: Any, text: str, **more: Any) -> Any:
-    """A field with its help; `low`/`high` bound a number, `choices` list what a text may be, `flag` renames it."""
+    """Return a field with its help; `low` and `high` bound a number, `choices` are the texts allowed."""
     return field(default=default, metadata={"help": text, **more})
 
 
@@ -23,13 +29,12 @@ def setting(default: Any, text: str, **more: Any) -> Any:
 class DataConfig:
     """The dataset, and how images are fitted to the network."""
 
-    source: str = setting(
+    data: str = setting(
         "quadrupeds",
         "Folder of images or of class folders, .zip, IDX folder, or the name of a dataset.",
-        flag="data",
         metavar="PATH|NAME",
     )
-    root: str = setting("data", "Folder that holds named datasets.", flag="data-root", metavar="DIR", live=True)
+    data_root: str = setting("data", "Folder that holds named datasets.", metavar="DIR", live=True)
     split: str = setting("train", "Part of a dataset that has parts.", choices=("train", "test"))
     size: str = setting("auto", "Image size, N or HEIGHTxWIDTH; auto is the dataset's own, else 64.", metavar="SIZE")
     channels: str = setting("auto", "1, 3 or 4; auto is detected from the images.", choices=("auto", "1", "3", "4"))
@@ -46,7 +51,7 @@ class ModelConfig:
     """The two networks."""
 
     arch: str = setting("sagan", "Architecture, built in or from a plugin.", metavar="NAME")
-    base_width: int = setting(64, "Channels at full resolution.", flag="width", low=1)
+    width: int = setting(64, "Channels at full resolution.", low=1)
     latent: int = setting(128, "Length of the latent vector z.", low=1)
     attn_at: str = setting(
         "auto",
@@ -72,14 +77,14 @@ class ModelConfig:
     options: dict[str, Any] = field(default_factory=dict, metadata={"help": "An architecture's own settings."})
 
     def spec_options(self) -> dict[str, Any]:
-        """An architecture's options: its own, and those of the flags that are not left at `auto`.
+        """Return the options for `ModelSpec`: `model.options`, and the flags of `OPTION_FLAGS` that are not `auto`.
 
-        So an architecture that knows nothing of them is asked for nothing, and uses or refuses whatever was said.
+        An architecture without such an option receives nothing unless the user asked for it, and then refuses it.
         """
-        said = {name: getattr(self, name) for name in SAID_BY_FLAG if getattr(self, name) != AUTO}
-        if "attn_ratio" in said:
-            said["attn_ratio"] = int(said["attn_ratio"])
-        return {**said, **self.options}
+        given = {name: getattr(self, name) for name in OPTION_FLAGS if getattr(self, name) != AUTO}
+        if "attn_ratio" in given:
+            given["attn_ratio"] = int(given["attn_ratio"])
+        return {**given, **self.options}
 
 
 @dataclass(frozen=True)
@@ -188,23 +193,22 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
     def get(self, key: str) -> Any:
-        """The value of `section.name`."""
+        """Return the value of the key `section.name`."""
         section, name = key.split(".", 1)
         return getattr(getattr(self, section), name)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One leaf of the tree, as flags, files and variables see it."""
+    """One setting, as flags, files and variables show it."""
 
     key: str
     kind: type
     """`str`, `int`, `float`, `bool`, or `Schedule` for a number or the text of a schedule."""
     default: Any
     help: str
-    flag: str
     live: bool
-    """May change when a run is resumed: it steers the work and does not change what the run is."""
+    """Whether it may change when a run is resumed."""
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
@@ -213,14 +217,24 @@ class Setting:
     """Kind of the registry whose names it takes; its help lists them."""
 
     @property
+    def name(self) -> str:
+        """The name in Python: `d_steps`."""
+        return self.key.partition(".")[2]
+
+    @property
+    def flag(self) -> str:
+        """The name of the flag, without dashes in front: `d-steps`."""
+        return self.name.replace("_", "-")
+
+    @property
     def variable(self) -> str:
-        """Its environment variable."""
-        return "SAGAN_" + self.flag.replace("-", "_").upper()
+        """The environment variable: `SAGAN_D_STEPS`."""
+        return "SAGAN_" + self.name.upper()
 
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "float | str": Schedule}
 OPTIONS_KEY = "model.options"
-"""The one open table: an architecture's own settings, `model.options.NAME`."""
+"""The table of an architecture's own settings, `model.options.NAME`."""
 
 
 def _settings() -> dict[str, Setting]:
@@ -234,7 +248,7 @@ def _settings() -> dict[str, Setting]:
             more["registered"] = f.metadata.get("kind", "")
             found[key] = Setting(
                 key=key, kind=_TYPES[str(f.type)], default=f.default, help=f.metadata["help"],
-                flag=f.metadata.get("flag", f.name.replace("_", "-")), live=f.metadata.get("live", False), **more,
+                live=f.metadata.get("live", False), **more,
             )  # fmt: skip
     return found
 
@@ -245,7 +259,7 @@ SETTINGS: dict[str, Setting] = _settings()
 
 
 def build(values: dict[str, Any], options: dict[str, Any]) -> Config:
-    """A Config from leaf values by key; what is not given keeps its default."""
+    """Return the Config of values by key; others keep their defaults."""
     sections = {
         name: kind(
             **{k.split(".", 1)[1]: v for k, v in values.items() if k.startswith(name + ".")},
@@ -254,3 +268,43 @@ def build(values: dict[str, Any], options: dict[str, Any]) -> Config:
         for name, kind in _SECTIONS.items()
     }
     return Config(**sections)
+
+
+def option_text(option: str, value: Any) -> str:
+    """Return an architecture's option as a user writes it: `--attn-ratio 3`, `--set model.options.heads=3`."""
+    if option in OPTION_FLAGS:
+        return f"--{option.replace('_', '-')} {value}"
+    return f"--set {OPTIONS_KEY}.{option}={value}"
+
+
+# ---- Records and files of earlier versions ---------------------------------------------------------------------------
+
+RENAMED = {"data.source": "data.data", "data.root": "data.data_root", "model.base_width": "model.width"}
+"""Key before version 0.3 -> key today."""
+_ADDED_WITH_AUTO = "train.decay_from"
+"""A record without this key was written before `auto` existed for the options of an architecture."""
+_BEFORE_AUTO = {"model.attention": "official", "model.attn_ratio": 8, "model.spectral_norm": "both"}
+"""Values that such a record has where the user chose nothing; they never reached the architecture."""
+
+
+def current_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recorded settings under the keys and with the values of this version."""
+    found = {RENAMED.get(key, key): value for key, value in values.items()}
+    if found and _ADDED_WITH_AUTO not in found:
+        for key, default in _BEFORE_AUTO.items():
+            value = found.get(key, default)
+            found[key] = AUTO if value == default else str(value)
+    return found
+
+
+def effective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings, defaults filled in and `auto` replaced by the architecture's own options.
+
+    Settings that build the same networks compare equal.
+    """
+    filled: dict[str, Any] = {key: setting.default for key, setting in SETTINGS.items()} | dict(values)
+    defaults = registry.default_options(filled["model.arch"])
+    for name in OPTION_FLAGS:
+        if filled.get(f"model.{name}") == AUTO and name in defaults:
+            filled[f"model.{name}"] = str(defaults[name])
+    return filled

@@ -12,7 +12,7 @@ from sagan_cli.ops.transfer import sent
 
 
 class Batches:
-    """Reads a pack by shuffled passes: each picture once per pass, a new order for each pass, no remainder dropped.
+    """Reads a pack by shuffled passes: each image once per pass, a new order for each pass, no remainder dropped.
 
     The whole pack moves to the accelerator when it takes at most half of the free memory there; otherwise, and on CPU,
     batches are gathered from the memory-mapped file.
@@ -44,7 +44,7 @@ class Batches:
         return np.concatenate([self._order(int(p))[offsets[passes == p]] for p in np.unique(passes)])
 
     def at(self, update: int) -> tuple[Tensor, Tensor | None]:
-        """This process's slice: pictures (n, C, H, W) float in [-1, 1], channels_last, and labels (n,) or None."""
+        """This process's slice: images (n, C, H, W) float in [-1, 1], channels_last, and labels (n,) or None."""
         chosen = self.indices(update)[self.share]
         if self.resident is not None:
             raw = self.resident[sent(torch.from_numpy(chosen), self.device)]

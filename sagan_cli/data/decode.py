@@ -1,4 +1,4 @@
-"""One picture file to pixels: whatever mode, depth or rotation it was saved with, uint8 comes out or BadImage."""
+"""One image file to pixels: whatever mode, depth or rotation it was saved with, uint8 comes out or BadImage."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SUFFIXES = frozenset({
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
     ".tga", ".jp2", ".avif",
 })  # fmt: skip
-"""What counts as a picture in a folder or archive, in lower case; other files are ignored."""
+"""What counts as an image in a folder or archive, in lower case; other files are ignored."""
 
 MAX_PIXELS = 89_478_485
-"""Larger pictures are refused by their header, before a decoder allocates for them (Pillow's own warning line)."""
+"""Larger images are refused by their header, before a decoder allocates for them (Pillow's own warning line)."""
 
 # Pillow would try every format it knows whatever the file is called, and some of those start other programs
 # (EPS runs Ghostscript). Only these are ever opened.
@@ -46,7 +46,7 @@ def _formats() -> tuple[str, ...]:
     for name in _PLUGINS:
         try:
             importlib.import_module(f"PIL.{name}ImagePlugin")
-        except ImportError:  # an older Pillow without this format: its files are then "not a picture"
+        except ImportError:  # an older Pillow without this format: its files are then "not an image"
             continue
     return tuple(name for name in _WANTED if name in Image.OPEN)
 
@@ -55,7 +55,7 @@ _FORMATS = _formats()
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file of this name is taken for a picture; letter case does not matter."""
+    """Whether a file of this name is taken for an image; letter case does not matter."""
     return name[name.rfind(".") :].lower() in SUFFIXES
 
 
@@ -75,11 +75,11 @@ def decode_image(source: Path | IO[bytes]) -> Image.Image:
     embedded colour profile is not applied.
 
     Raises:
-        BadImage: with the reason in a few words: empty, truncated, not a picture, too large.
+        BadImage: with the reason in a few words: empty, truncated, not an image, too large.
     """
     try:
         with warnings.catch_warnings():
-            # Remarks about odd metadata concern nobody here; a picture of bomb size is refused.
+            # Remarks about odd metadata concern nobody here; an image of bomb size is refused.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=_FORMATS) as image:
@@ -90,9 +90,9 @@ def decode_image(source: Path | IO[bytes]) -> Image.Image:
     except BadImage:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e:
-        raise BadImage("too large: more pixels than any picture to train on has") from e
+        raise BadImage("too large: more pixels than any image to train on has") from e
     except UnidentifiedImageError as e:
-        raise BadImage("empty file" if _is_empty(source) else "not a picture that can be read") from e
+        raise BadImage("empty file" if _is_empty(source) else "not an image that can be read") from e
     except MemoryError as e:
         raise BadImage("needs more memory than there is") from e
     # Decoders answer damaged files with almost any exception (struct.error, KeyError, OverflowError, ...); whichever
@@ -106,7 +106,7 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
-        turn = None  # tags that cannot be read say nothing of rotation: the picture is taken as it lies
+        turn = None  # tags that cannot be read say nothing of rotation: the image is taken as it lies
     return image if turn is None else image.transpose(turn)
 
 
@@ -125,7 +125,7 @@ def _from_16_bits(values: NDArray[Any]) -> Pixels:
 
 
 def _from_32_bits(values: NDArray[Any]) -> Pixels:
-    """Integers are 16-bit pictures in a wide box; floats say by their largest value what their white is."""
+    """Integers are 16-bit images in a wide box; floats say by their largest value what their white is."""
     if not np.isfinite(values).all():
         raise BadImage("holds values that are not numbers")
     low, high = float(values.min()), float(values.max())
@@ -154,11 +154,11 @@ def _reason(error: Exception) -> str:
 FITS = ("crop", "pad", "stretch")
 
 BORDER = 8
-"""A picture that lacks at most this many pixels on each side is framed, not enlarged: 28 -> 32 by a border of 2."""
+"""An image that lacks at most this many pixels on each side is framed, not enlarged: 28 -> 32 by a border of 2."""
 
 
 def needs_border(height: int, width: int, to_height: int, to_width: int) -> bool:
-    """Whether a picture is so little smaller than the target that "pad" frames it unscaled."""
+    """Whether an image is so little smaller than the target that "pad" frames it unscaled."""
     return 0 <= to_height - height <= 2 * BORDER and 0 <= to_width - width <= 2 * BORDER
 
 
@@ -178,9 +178,9 @@ def fit(picture: Pixels | Image.Image, height: int, width: int, channels: int, h
     Transparency is kept with 4 channels and otherwise laid on white. `how`:
 
         crop     the largest centred part of the target's aspect, resized
-        pad      the whole picture, scaled into the target and centred on black (transparent with 4 channels); one that
+        pad      the whole image, scaled into the target and centred on black (transparent with 4 channels); one that
                  lacks at most `BORDER` pixels a side is not scaled
-        stretch  the whole picture, its aspect given up
+        stretch  the whole image, its aspect given up
 
     Resizing is Lanczos with the filter widened when shrinking, so nothing aliases.
     """

@@ -1,8 +1,8 @@
-"""Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174): blocks that keep their input and compute the rest again.
+"""Activation checkpointing (Chen et al. 2016, arXiv 1604.06174): recompute the activations of a block when needed.
 
-The activations inside a block are dropped after the forward pass and computed anew when the backward pass comes to it:
-one more forward pass of the blocks for memory that holds one block's activations at a time. The gradients are the same
-to the bit, because the second pass sees what the first one saw.
+The activations inside a block are dropped after the forward pass and computed again in the backward pass. This costs
+one more forward pass and keeps the activations of one block at a time. The gradients have the same bits, because the
+second pass has the same inputs, buffers and context as the first.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sagan_cli.errors import UsageError
 
 
 def recompute_blocks(network: nn.Module, arch: str) -> None:
-    """Let a network's blocks, and its attention layers, compute again instead of keeping activations; in place.
+    """Make a network's blocks and attention layers recompute their activations; in place.
 
-    Blocks are the modules of its list `blocks`; attention layers those that it offers by `attention_layers`. Parameters
-    and their names stay as they are. A copy of the network made afterwards would share the original's weights.
+    Blocks are the modules of its list `blocks`; attention layers are those of `attention_layers()`. Parameters and
+    their names do not change. A copy of the network made afterwards shares the original's weights.
 
     Raises:
-        UsageError: it has no such list.
+        UsageError: the network has no list `blocks`.
     """
     blocks = getattr(network, "blocks", None)
     if not isinstance(blocks, nn.ModuleList) or not len(blocks):
@@ -38,13 +38,13 @@ def recompute_blocks(network: nn.Module, arch: str) -> None:
 
 
 def _twice(block: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The forward of `block`, run a second time when its activations are wanted."""
+    """Return the forward function of `block` under activation checkpointing."""
 
     def run(*args: Any) -> Tensor:
         if not torch.is_grad_enabled():
             return forward(*args)
-        # What the second pass must see as it was: buffers, which batch norm and power iteration move on, and what
-        # callers said for a stretch of code, which is over by then or belongs to another thread.
+        # The second pass needs the buffers of the first, which batch norm and power iteration change, and its context
+        # variables, which belong to another thread by then.
         buffers = {module: {k: _copy(b) for k, b in module._buffers.items()} for module in block.modules()}
         context = contextvars.copy_context()
         passes = 0
@@ -65,9 +65,9 @@ def _twice(block: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Te
 
 @contextmanager
 def _buffers_of(before: dict[nn.Module, dict[str, Tensor | None]]) -> Iterator[None]:
-    """Within the block, modules work on copies of the given buffers; what that does to them is dropped.
+    """Let modules work on copies of the given buffers within the block.
 
-    A batch norm would otherwise count a batch twice.
+    Otherwise a batch norm would count a batch twice.
     """
     now = {module: module._buffers for module in before}
     for module, buffers in before.items():

@@ -1,11 +1,11 @@
-"""Checkpoints: what is saved, how it is proven whole, and how it is read back. Safetensors and JSON, never pickle.
+"""Write, verify and read checkpoints, in safetensors and JSON.
 
     checkpoints/00000500/
-        model.safetensors    generator.* and ema.*: all that sampling needs
-        state.safetensors    discriminator.*, opt_g.*, opt_d.*: what resuming needs besides
+        model.safetensors    generator.* and ema.*, for sampling
+        state.safetensors    discriminator.*, opt_g.*, opt_d.*, for resuming
         checkpoint.json      step, network, data, and the sha256 of the two files
 
-The directory appears by one rename, so it is there whole or not at all.
+The directory is created by one rename, so it is complete or absent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STATE, FACTS = "state.safetensors", CHECKPOINT_FACTS
 
 @dataclass(frozen=True)
 class Facts:
-    """What checkpoint.json says."""
+    """The contents of checkpoint.json."""
 
     path: Path
     step: int
@@ -51,7 +51,7 @@ class Facts:
 def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str, Any]) -> Path:
     """Write `folder/<step>/`; `about` holds arch, arch_package, spec, class_names and data.
 
-    A step that is there already is kept: training is deterministic, so it holds the same numbers.
+    An existing checkpoint of this step is kept: training is deterministic, so it has the same contents.
     """
     path = folder / f"{step:08d}"
     if path.exists():
@@ -79,19 +79,19 @@ def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str,
 
 
 def prune(folder: Path, keep: int, spare: int | None = None) -> None:
-    """Delete all but the newest `keep` checkpoints and the one of step `spare`, and what crashed writers left."""
+    """Delete all but the newest `keep` checkpoints and the one of step `spare`; delete leftovers of crashed writers."""
     for stale in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(stale, ignore_errors=True)
     for path in checkpoint_steps(folder)[:-keep]:
         if int(path.name) == spare:
             continue
-        # Out of sight first: a deletion that is interrupted must not leave a half checkpoint under a good name.
+        # Renamed first: an interrupted deletion must not leave half a checkpoint under a valid name.
         gone = path.rename(path.with_name(f"{TEMPORARY}{path.name}"))
         shutil.rmtree(gone)
 
 
 def read_facts(path: Path) -> Facts:
-    """checkpoint.json of one checkpoint directory.
+    """Read checkpoint.json of a checkpoint directory.
 
     Raises:
         CheckpointError: missing, damaged, or of another format.
@@ -117,10 +117,10 @@ def read_facts(path: Path) -> Facts:
 
 
 def load_tensors(facts: Facts, file: str, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-    """The tensors of one file under the given prefixes, its digest checked first.
+    """Return the tensors of one file under the given prefixes, after checking its digest.
 
     Raises:
-        CheckpointError: the file is missing, or is not the one that was written.
+        CheckpointError: the file is missing, or its digest differs.
     """
     path = facts.path / file
     if not path.is_file():
@@ -140,13 +140,13 @@ def load_tensors(facts: Facts, file: str, prefixes: tuple[str, ...]) -> dict[str
 def load_module(
     module: nn.Module, tensors: dict[str, Tensor], prefix: str, path: Path, *, assign: bool = False
 ) -> None:
-    """Copy `prefix.*` into a module; every name and shape must fit.
+    """Copy the tensors `prefix.*` into a module; all names and shapes must agree.
 
     Args:
-        assign: make the tensors themselves its weights, which a module on the meta device needs.
+        assign: use the tensors themselves as weights, as a module on the meta device requires.
 
     Raises:
-        CheckpointError: naming the first tensor that does not.
+        CheckpointError: naming the first tensor that does not fit.
     """
     state = {k.removeprefix(prefix + "."): t for k, t in tensors.items() if k.startswith(prefix + ".")}
     try:
@@ -156,7 +156,7 @@ def load_module(
 
 
 def restore(facts: Facts, networks: Networks, ema: EMA) -> int:
-    """Put everything back as it was after step `facts.step`, which is returned."""
+    """Restore networks, optimisers and EMA; return the step of the checkpoint."""
     tensors = load_tensors(facts, MODEL, ("generator", "ema"))
     load_module(networks.generator, tensors, "generator", facts.path)
     load_module(ema.module, tensors, "ema", facts.path)
@@ -172,7 +172,7 @@ def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _optimiser_tensors(prefix: str, optimiser: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's per-parameter state under the parameters' names, as in `opt_g.linear.weight/exp_avg`."""
+    """Return the optimiser's state by parameter name, as in `opt_g.linear.weight/exp_avg`."""
     return {
         f"{prefix}.{name}/{slot}": value if isinstance(value, Tensor) else torch.tensor(float(value))
         for name, parameter in network.named_parameters()
@@ -195,7 +195,7 @@ def _load_optimiser(
                 raise CheckpointError(
                     f"{path}: {prefix}.{name}/{slot} is {tuple(tensor.shape)}, not {tuple(parameter.shape)}"
                 )
-            # empty_like keeps the parameter's memory layout, as fused Adam wants; the step count is a scalar.
+            # empty_like keeps the parameter's memory layout, which fused Adam requires; the step count is a scalar.
             state[slot] = torch.empty_like(parameter).copy_(tensor) if tensor.dim() else tensor.to(parameter.device)
         if state:
             optimiser.state[parameter] = state

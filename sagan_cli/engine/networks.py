@@ -1,8 +1,10 @@
-"""Build networks of a ModelSpec: looked up in the registry, seeded, on their device."""
+"""Networks of a ModelSpec: built from the registry, seeded and placed on a device; their schedules, size and memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -102,3 +104,95 @@ class Schedules:
                 group["betas"] = (self.cfg.beta1, now["beta2"])
         halflife = now["ema_halflife"]
         ema.decay = 0.5 ** (self.cfg.batch / halflife) if halflife else now["ema"]
+
+
+@dataclass(frozen=True)
+class NetworkSummary:
+    """Parameters and attention layers of one network."""
+
+    parameters: int
+    """Number of trained parameters, without buffers."""
+    attention: tuple[str, ...]
+    """Names of its attention layers, in forward order."""
+
+
+def summarize(arch: str, spec: ModelSpec) -> tuple[NetworkSummary, NetworkSummary]:
+    """Return the summaries of the generator and the discriminator, built on the meta device.
+
+    Raises:
+        UsageError: unknown architecture, or a specification that it refuses.
+        PluginError: the plugin does not load.
+    """
+    with torch.device("meta"):
+        g, d = build(arch, spec)
+    return _summary(g), _summary(d)
+
+
+def describe_attention(arch: str, spec: ModelSpec) -> str:
+    """Return the feature maps with attention: `none`, `32`, or `G 16, 32; D 8, 4` if the networks differ.
+
+    The `residual` variant has no attention maps; its sides are those of the specification.
+
+    Raises:
+        UsageError, PluginError: as for `summarize`.
+    """
+    if not spec.attn_at:
+        return "none"
+    in_g, in_d = (", ".join(sorted(network.attention, key=_number)) for network in summarize(arch, spec))
+    if in_g == in_d:
+        return in_g or ", ".join(map(str, spec.attn_at))
+    return "; ".join(f"{letter} {sides}" for letter, sides in zip("GD", (in_g, in_d), strict=True) if sides)
+
+
+def _number(name: str) -> tuple[int, str]:
+    return (int(name) if name.isdecimal() else 0), name
+
+
+def _summary(network: nn.Module) -> NetworkSummary:
+    layers: dict[str, nn.Module] = getattr(network, "attention_layers", dict)()
+    return NetworkSummary(sum(p.numel() for p in network.parameters()), tuple(layers))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, and the memory of one process."""
+
+    g_parameters: int
+    d_parameters: int
+    weights_mib: float
+    """Weights, gradients, Adam's two moments and the moving average."""
+    activations_mib: float
+    """Kept for the backward pass of this process's share of the batch, in the more expensive update."""
+
+
+def estimate_cost(arch: str, spec: ModelSpec, batch: int, precision: str) -> Cost:
+    """Estimate the cost on the meta device, where tensors have shapes and no contents."""
+    with torch.device("meta"):
+        g, d = build(arch, spec)
+    counts = [sum(p.numel() for p in net.parameters()) for net in (g, d)]
+    weights = 4 * (4 * counts[0] + 4 * counts[1] + counts[0])
+    z = torch.empty(batch, spec.latent, device="meta")
+    y = torch.zeros(batch, dtype=torch.long, device="meta") if spec.num_classes else None
+    x = torch.empty(2 * batch, spec.channels, spec.height, spec.width, device="meta")
+    both = None if y is None else torch.cat([y, y])
+    d_update = _saved_bytes(lambda: d(x, both))
+    d.requires_grad_(False)
+    g_update = _saved_bytes(lambda: d(g(z, y), y))
+    # Under autocast the large tensors are half as wide; weights' copies and fp32 norms make up part of the difference.
+    narrower = 0.6 if precision == "bf16" else 1.0
+    return Cost(counts[0], counts[1], weights / 2**20, max(d_update, g_update) * narrower / 2**20)
+
+
+def _saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
+    """Return the bytes that autograd keeps of one forward pass, each storage counted once."""
+    sizes: dict[int, tuple[Any, int]] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage._cdata] = (storage, storage.nbytes())  # held, so that no later storage takes its address
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        out = forward()
+    del out
+    return sum(size for _, size in sizes.values())

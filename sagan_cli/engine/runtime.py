@@ -1,4 +1,4 @@
-"""The machine: which device, which precision, how many processes, and the allocator. One owner for each of them."""
+"""The machine that a command runs on: device, precision, processes and memory allocator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sagan_cli.ops.transfer import sent
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how this process computes."""
+    """Device, precision and process group of this process."""
 
     device: torch.device
     precision: str
@@ -33,7 +33,7 @@ class Runtime:
     world: int = 1
 
     def autocast(self) -> Any:
-        """Context for the forward passes."""
+        """Return the context of forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def send(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -41,7 +41,7 @@ class Runtime:
         return sent(tensor, self.device)
 
     def facts(self) -> dict[str, Any]:
-        """What the record of a run says of the machine."""
+        """Return what a run records about the machine."""
         found = {"device": str(self.device), "precision": self.precision, "processes": self.world}
         if self.device.type == "cuda":
             found |= {"name": torch.cuda.get_device_name(self.device), "tf32": self.precision != "fp32"}
@@ -53,10 +53,10 @@ class Runtime:
         return self.rank == 0
 
     def average_gradients(self, module: nn.Module) -> None:
-        """Mean of each gradient over the processes, as one flat message; nothing to do alone.
+        """Average each gradient over the processes, in one message.
 
-        By hand, not DistributedDataParallel: two networks that take turns being frozen need neither its hooks on
-        forward nor its buffer broadcasts (which break a network that runs twice before its backward pass).
+        DistributedDataParallel is not used: its buffer broadcasts break a network that runs twice before its backward
+        pass, and its forward hooks do not fit two networks that are frozen in turn.
         """
         if self.world == 1:
             return
@@ -68,14 +68,14 @@ class Runtime:
             grad.copy_(part.view(grad.shape))
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """The mean of each number over the processes."""
+        """Return the mean of each number over the processes."""
         if self.world > 1:
             dist.all_reduce(values)
             values = values / self.world
         return values
 
     def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
-        """A tensor of one shape from every process, in order of rank, on every process and on the CPU."""
+        """Return the tensors of all processes in order of rank, on the CPU; they must have one shape."""
         if self.world == 1:
             return [values.cpu()]
         mine = values.to(self.device).contiguous()
@@ -84,15 +84,15 @@ class Runtime:
         return [part.cpu() for part in found]
 
     def any_of(self, flag: bool) -> bool:
-        """Whether any process says yes: all must leave the loop at the same step."""
+        """Return whether the flag is set on any process."""
         if self.world == 1:
             return flag
-        votes = torch.tensor([float(flag)])  # on the host, where nobody waits for an accelerator
+        votes = torch.tensor([float(flag)])  # on the host, which avoids waiting for the accelerator
         dist.all_reduce(votes, op=dist.ReduceOp.MAX)
         return bool(votes.item())
 
     def tell(self, text: str | None) -> str:
-        """What the leading process says, on every process; the others pass None."""
+        """Return the leading process's text on every process; the others pass None."""
         if self.world == 1:
             assert text is not None
             return text
@@ -111,12 +111,12 @@ class Runtime:
 
 @contextmanager
 def open_runtime(device: str, precision: str, *, distributed: bool = False) -> Iterator[Runtime]:
-    """Set the machine up for one command.
+    """Set up device, precision and process group for one command.
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, fp32 or bf16; auto is bf16 where the hardware multiplies it natively. On CUDA fp32 is fp32 in
-            full; with bf16, convolutions that stay outside it (those of penalties) may be TF32.
+        precision: auto, fp32 or bf16; auto is bf16 if the hardware supports it. On CUDA, fp32 excludes TF32; with
+            bf16, the fp32 convolutions of penalties may use TF32.
         distributed: join the process group when torchrun started this process.
 
     Raises:
@@ -139,7 +139,7 @@ def open_runtime(device: str, precision: str, *, distributed: bool = False) -> I
         # gloo beside nccl: votes are host tensors.
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         try:
-            # Long enough for the first process to pack a large data set while the others wait.
+            # The other processes wait while the first one packs, which takes hours for a large dataset.
             dist.init_process_group(backend, timeout=timedelta(hours=6))
         except (ValueError, RuntimeError) as e:
             raise SaganError(f"cannot join the process group that torchrun announced: {e}") from e
@@ -151,22 +151,29 @@ def open_runtime(device: str, precision: str, *, distributed: bool = False) -> I
 
 
 def set_tf32(convolutions: bool) -> None:
-    """Say outright what fp32 means: TF32 (10 bits of mantissa) in convolutions or not, and never in matrix products.
+    """Allow or forbid TF32 (10 bits of mantissa) in convolutions, and forbid it in matrix products.
 
-    Left alone, PyTorch takes TF32 for convolutions even of a run in fp32.
+    PyTorch's default is TF32 for convolutions, even in an fp32 run.
     """
     precision = "tf32" if convolutions else "ieee"
     cudnn: Any = torch.backends.cudnn  # the stubs know less of these than the documentation
     matmul: Any = torch.backends.cuda.matmul
     with warnings.catch_warnings(action="ignore"):
-        # The old names are on their way out, but what asks by them fails where they were not set to the same.
+        # Code that reads the deprecated names fails unless they agree with the new ones.
         cudnn.allow_tf32, matmul.allow_tf32 = convolutions, False
     cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = precision
     matmul.fp32_precision = "ieee"
 
 
 def pick_device(name: str, local_rank: int | None = None) -> torch.device:
-    """auto -> the first of cuda, mps, cpu that works; under torchrun each process takes the GPU of its local rank."""
+    """Return the device of a name; auto is the first available of cuda, mps and cpu.
+
+    Args:
+        local_rank: the GPU of this process under torchrun.
+
+    Raises:
+        UsageError: no such device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = name.partition(":")
@@ -184,7 +191,11 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """auto -> bf16 where the device multiplies it natively, fp32 elsewhere."""
+    """Return fp32 or bf16; auto is bf16 if the device supports it natively.
+
+    Raises:
+        UsageError: another name.
+    """
     if name not in ("auto", "fp32", "bf16"):
         raise UsageError(f"--precision {name}: choose auto, fp32 or bf16")
     if name != "auto":
@@ -197,7 +208,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def peak_memory_mib(device: torch.device) -> float | None:
-    """Largest memory so far: of the CUDA allocator, or of the whole process elsewhere; None where nobody tells."""
+    """Return the peak memory of the CUDA allocator, otherwise of the process; None where the system has no figure."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -209,7 +220,7 @@ def peak_memory_mib(device: torch.device) -> float | None:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    # Emulated bf16 is slower than fp32, so the instruction itself decides; elsewhere than on Linux x86, fp32 is safe.
+    # Emulated bf16 is slower than fp32, so the instruction must exist. Other systems than Linux on x86 use fp32.
     try:
         with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as lines:
             flags = next((line for line in lines if line.startswith("flags")), "")
@@ -219,7 +230,7 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def _keep_memory() -> None:
-    """Tell glibc to keep freed memory: by default every large tensor costs fresh page faults."""
+    """Make glibc keep freed memory; by default, every large tensor causes new page faults."""
     if not sys.platform.startswith("linux") or os.environ.get("SAGAN_MALLOC") == "default":
         return
     try:

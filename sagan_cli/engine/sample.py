@@ -1,4 +1,4 @@
-"""Pictures from latents: picture i is a function of its seed (and class), whatever is drawn beside it."""
+"""Draw images from latents; image i depends on its seed and class only, not on the other images of its batch."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from sagan_cli.plugins import registry
 
 DEFAULT_BATCH = 64
 CPU_GROUP, CPU_PIXELS = 8, 32 * 32 * 32
-"""A group on a CPU: this many pictures, doubled as long as they have together no more than so many pixels."""
+"""Images computed together on a CPU: CPU_GROUP, doubled while they have at most CPU_PIXELS pixels in total."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One picture: its seed, and its class (None lets the seed choose)."""
+    """One image: its seed, and its class (None: chosen by the seed)."""
 
     seed: int
     label: int | None = None
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A generator ready to draw, and what is known of it."""
+    """A generator in evaluation mode, and its origin."""
 
     generator: nn.Module
     spec: ModelSpec
@@ -52,10 +52,10 @@ class Sampler:
 
 
 def load(path: Path, runtime: Runtime, *, raw: bool = False) -> Sampler:
-    """The generator of a checkpoint directory: the moving average, or with `raw` the weights that were trained.
+    """Load the generator of a checkpoint directory: the EMA, or with `raw` the trained weights.
 
     Raises:
-        CheckpointError: damaged, of another format, or of an architecture that does not fit.
+        CheckpointError: damaged, of another format, or its tensors do not fit the architecture.
         UsageError, PluginError: its architecture is not installed.
     """
     facts = checkpoint.read_facts(path)
@@ -68,10 +68,10 @@ def load(path: Path, runtime: Runtime, *, raw: bool = False) -> Sampler:
 
 
 def _filled(facts: checkpoint.Facts, tensors: dict[str, Tensor], prefix: str) -> nn.Module:
-    """The generator with the weights of `prefix`.
+    """Return the generator with the weights of `prefix`.
 
-    A built-in one is built without numbers of its own, since drawing first weights and estimating their norms takes
-    longer than all else here. A plugin's constructor may compute with its weights, so it gets real ones.
+    Built-in architectures are built on the meta device, because initialising weights takes longer than loading them. A
+    plugin's constructor may compute with its weights, so it is built normally.
     """
     if registry.find("architectures", facts.arch).builtin:
         with torch.device("meta"):
@@ -86,21 +86,21 @@ def _filled(facts: checkpoint.Facts, tensors: dict[str, Tensor], prefix: str) ->
 
 
 def hollow(network: nn.Module) -> bool:
-    """Whether it holds tensors without numbers, as one built on the meta device does for what no file carries."""
+    """Return whether any tensor of the network is still on the meta device: it was in no file."""
     held = (value for m in network.modules() for value in (*vars(m).values(), *m.parameters(False), *m.buffers(False)))
     return any(isinstance(value, Tensor) and value.is_meta for value in held)
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
-    """A generator in evaluation mode, on the device and laid out for it, its spectral norms folded."""
+    """Return the generator in evaluation mode, laid out on the device, with its spectral norms folded."""
     return fold_network_(networks.laid_out(network, device).eval().requires_grad_(False))
 
 
 def latents(requests: Sequence[Request], spec: ModelSpec, truncation: float | None) -> tuple[Tensor, Tensor | None]:
-    """z (n, latent) and y (n,) or None, each row from its own seed.
+    """Return z (n, latent) and y (n,) or None, each row from its own seed.
 
-    Truncation t squeezes the normal onto [-t, t] by its distribution function: exactly the truncated normal of
-    BigGAN's trick, but without rejection, so that a picture changes smoothly as t does.
+    Truncation t maps the normal distribution onto [-t, t] by its distribution function. This is the truncated normal of
+    BigGAN's truncation trick without rejection, so an image changes continuously with t.
     """
     drawn = [latents_and_labels(generator(r.seed, "sample"), 1, spec.latent, spec.num_classes) for r in requests]
     z = torch.cat([z for z, _ in drawn])
@@ -126,13 +126,13 @@ def pictures(
     """Draw the requests in order, a batch at a time.
 
     Args:
-        whole: compute each batch as one, for a network that normalises by the batch at hand.
+        whole: compute each batch at once, for a network that normalises by the statistics of its batch.
 
     Yields:
-        uint8 (n, H, W, C) and labels int64 (n,), -1 where the model has no classes.
+        uint8 (n, H, W, C) and labels int64 (n,), -1 if the model has no classes.
 
     Raises:
-        SaganError: the generator's output is not a number.
+        SaganError: the generator's output is not finite.
     """
     group = batch if whole else group_of(spec, runtime.device, batch)
     for start in range(0, len(requests), batch):
@@ -144,12 +144,12 @@ def pictures(
 
 
 def group_of(spec: ModelSpec, device: torch.device, batch: int = DEFAULT_BATCH) -> int:
-    """How many pictures the network computes together, always exactly so many; on a CPU a function of `spec` alone.
+    """Return how many images the network computes together: a constant for a model on a CPU, `batch` elsewhere.
 
-    The last bit of a convolution depends on the size of its batch, though not on the place in it; with a fixed size,
-    filled up where pictures are wanting, picture i is the same to the bit whatever it is drawn with. A CPU brings every
-    weight into its own layout at each call, which takes as long as the convolution of eight small pictures; of large
-    ones a full group for one picture would take seconds. An accelerator would idle: there the batch is the fixed size.
+    The last bits of a convolution depend on the size of its batch, not on the position in it. With a fixed size, padded
+    if necessary, image i has the same bits whatever it is drawn with. On a CPU, converting the weights to oneDNN's
+    layout at each call costs as much as the convolution of eight small images, so the group is at least eight; groups
+    of large images are limited, because a single image is padded to a full group.
     """
     if device.type != "cpu":
         return batch
@@ -172,17 +172,17 @@ def _drawn(network: nn.Module, z: Tensor, y: Tensor | None, group: int, runtime:
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """(N, C, H, W) in [-1, 1] -> uint8 (N, H, W, C), rounded to nearest."""
+    """Convert (N, C, H, W) in [-1, 1] to uint8 (N, H, W, C), rounded to nearest."""
     levels = x.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return levels.permute(0, 2, 3, 1).cpu().numpy()
 
 
 GRID_GAP = 2
-"""Pixels between the pictures of a grid."""
+"""Pixels between the images of a grid."""
 
 
 def grid(pictures: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """uint8 (N, H, W, C) -> one picture; as square as can be unless `columns` is given; white gaps."""
+    """Arrange uint8 (N, H, W, C) in one image with white gaps, nearly square unless `columns` is given."""
     n, h, w, c = pictures.shape
     if n == 1:
         return pictures[0]
@@ -196,7 +196,7 @@ def grid(pictures: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def encode(picture: np.ndarray, kind: str, about: dict[str, Any] | None = None) -> bytes:
-    """uint8 (H, W, C), C in 1, 3, 4 -> the bytes of a png, jpg or webp file; png carries `about` as text `sagan`."""
+    """Encode uint8 (H, W, C), C in 1, 3, 4, as png, jpg or webp; a png stores `about` in the text field `sagan`."""
     image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     out = io.BytesIO()
     if kind == "png":
@@ -215,7 +215,7 @@ def encode(picture: np.ndarray, kind: str, about: dict[str, Any] | None = None) 
 
 
 def write_zip(target: IO[bytes], files: Iterable[tuple[str, bytes]]) -> None:
-    """Named files as an uncompressed archive (pictures are compressed already); equal input gives equal bytes."""
+    """Write named files to an uncompressed zip archive; equal input gives equal bytes."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files:
             archive.writestr(zipfile.ZipInfo(name), data)
@@ -224,7 +224,7 @@ def write_zip(target: IO[bytes], files: Iterable[tuple[str, bytes]]) -> None:
 def write_npz(
     target: IO[bytes], batches: Iterator[tuple[np.ndarray, np.ndarray]], count: int, seeds: list[int]
 ) -> None:
-    """`arr_0` uint8 (N, H, W, C), as other evaluators read it, `arr_1` labels and `seeds`; one batch in memory."""
+    """Write `arr_0` uint8 (N, H, W, C), `arr_1` labels and `seeds`, with one batch in memory at a time."""
     labels: list[np.ndarray] = []
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(_entry("arr_0.npy"), "w", force_zip64=True) as member:

@@ -1,8 +1,7 @@
-"""The largest singular value of every weight of a checkpoint's networks, beside the estimate that training used.
+"""The largest singular value of every weight of a checkpoint, and the estimate that training used.
 
-Spectral norm divides a weight W by sigma = u^T W v, where u and v follow W's leading singular vectors by one power
-iteration per update (Miyato et al. 2018, section 2.1 and algorithm 1). How good that is, is seen by computing the
-singular values themselves, in float64.
+Spectral norm divides a weight W by sigma = u^T W v, where u and v approximate W's leading singular vectors by one power
+iteration per update (Miyato et al. 2018, section 2.1 and algorithm 1). The exact values here are computed in float64.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from sagan_cli.model.layers import SpectralNormed
 from sagan_cli.ops.spectral_norm import as_matrix
 
 OURS, TORCH, PLUGIN, OTHER, NONE = "sagan", "torch", "own", "other", "none"
-"""Whose spectral norm a layer has: this package's, PyTorch's (either of its two), an architecture's own; `other` is a
-parametrisation that is no spectral norm, whose outcome is looked at; `none` is a plain weight."""
+"""The spectral norm of a layer: this package's, PyTorch's (either of its two), or an architecture's own. `other` is
+another parametrisation, whose result is measured; `none` is a plain weight."""
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """One weight, seen as the matrix that its spectral norm takes it for."""
+    """The spectrum of one weight, reshaped to a matrix as its spectral norm does."""
 
     network: str
     """`G` or `D`."""
@@ -38,22 +37,22 @@ class Spectrum:
     norm: str
     """`OURS`, `TORCH`, `PLUGIN`, `OTHER` or `NONE`."""
     sigma: float
-    """The largest singular value of the stored weight, before it is divided by anything."""
+    """The largest singular value of the stored weight, before normalisation."""
     estimate: float | None
-    """u^T W v, by which the network divides; None without spectral norm."""
+    """u^T W v, the divisor of the network; None without spectral norm."""
 
     @property
     def ratio(self) -> float | None:
-        """sigma / estimate: the largest singular value of the weight as it is used, 1 where the estimate is exact.
+        """Return sigma / estimate, the largest singular value of the normalised weight: 1 for an exact estimate.
 
-        None without an estimate, or where it is 0.
+        None without an estimate, or if it is 0.
         """
         return self.sigma / self.estimate if self.estimate else None
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A weight as a matrix (O, rest), and its leading singular vectors as the layer believes them."""
+class _Weight:
+    """A weight as a matrix (O, rest), and the layer's estimates of its leading singular vectors."""
 
     norm: str
     weight: Tensor
@@ -63,10 +62,10 @@ class _Found:
 
 
 def open_networks(path: Path) -> tuple[nn.Module, nn.Module]:
-    """G and D of a checkpoint directory as they were trained, not averaged, on the CPU.
+    """Return the trained G and D (not the EMA) of a checkpoint directory, on the CPU.
 
     Raises:
-        CheckpointError: damaged, of another format, or of an architecture that is not there.
+        CheckpointError: damaged, of another format, or of an architecture that is not installed.
     """
     facts = checkpoint.read_facts(path)
     with torch.random.fork_rng(devices=[]):
@@ -79,18 +78,18 @@ def open_networks(path: Path) -> tuple[nn.Module, nn.Module]:
 
 
 def count(network: nn.Module) -> int:
-    """How many layers `spectra` will list: for a progress display."""
+    """Return the number of layers that `spectra` lists."""
     return sum(1 for _ in _layers(network))
 
 
 @torch.no_grad()
 def spectra(network: nn.Module, letter: str, tick: Callable[[int], object] = lambda _: None) -> list[Spectrum]:
-    """Every module's `weight` of two dimensions or more, in the order in which the network declares them.
+    """Return the spectrum of every module's `weight` of two or more dimensions, in the order of declaration.
 
-    The gains and biases of norms are not among them; neither is a weight of another name than PyTorch's layers use.
+    Gains and biases are left out, and weights under other names.
 
     Raises:
-        SaganError: a weight holds a number that is not finite.
+        SaganError: a weight is not finite.
     """
     found = []
     for name, layer in _layers(network):
@@ -105,19 +104,19 @@ def spectra(network: nn.Module, letter: str, tick: Callable[[int], object] = lam
     return found
 
 
-def _layers(network: nn.Module) -> Iterator[tuple[str, _Found]]:
+def _layers(network: nn.Module) -> Iterator[tuple[str, _Weight]]:
     for name, module in network.named_modules():
-        layer = _look(module)
+        layer = _weight_of(module)
         if layer is not None and layer.weight.numel():
             yield name, layer
 
 
 @torch.no_grad()
-def _look(module: nn.Module) -> _Found | None:
-    """What kind of weight a module holds; None when it holds no matrix."""
+def _weight_of(module: nn.Module) -> _Weight | None:
+    """Return the weight of a module; None if it has no matrix."""
     if isinstance(module, SpectralNormed):
         # A folded layer has neither u nor v, and its weight is the normalised one.
-        return _Found(
+        return _Weight(
             OURS if module.u is not None else NONE, module.weight, as_matrix(module.weight), module.u, module.v
         )
     if parametrize.is_parametrized(module, "weight"):
@@ -128,33 +127,33 @@ def _look(module: nn.Module) -> _Found | None:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, nn.Parameter) or weight.dim() < 2:
         return None
-    return _of_plugin(module, weight) or _Found(NONE, weight, _matrix(weight, _out_axis(module)))
+    return _of_plugin(module, weight) or _Weight(NONE, weight, _matrix(weight, _out_axis(module)))
 
 
-def _parametrized(module: nn.Module) -> _Found | None:
-    """torch.nn.utils.parametrizations.spectral_norm; of any other parametrisation the weight that comes out of it."""
+def _parametrized(module: nn.Module) -> _Weight | None:
+    """Return the weight under torch.nn.utils.parametrizations.spectral_norm, or another parametrisation's result."""
     steps: Any = module.parametrizations["weight"]  # type: ignore[index]  # torch types it as Tensor | Module
     original, last = getattr(steps, "original", None), steps[-1]
     if isinstance(original, Tensor) and len(steps) == 1 and hasattr(last, "_u") and hasattr(last, "_v"):
-        return _Found(TORCH, original, _matrix(original, last.dim), last._u, last._v)
+        return _Weight(TORCH, original, _matrix(original, last.dim), last._u, last._v)
     weight = module.weight
     if not isinstance(weight, Tensor) or weight.dim() < 2:
         return None
-    return _Found(OTHER, weight, _matrix(weight, _out_axis(module)))
+    return _Weight(OTHER, weight, _matrix(weight, _out_axis(module)))
 
 
-def _legacy(module: nn.Module, weight: Tensor) -> _Found:
-    """torch.nn.utils.spectral_norm, the older of the two: a hook before the forward pass."""
+def _legacy(module: nn.Module, weight: Tensor) -> _Weight:
+    """Return the weight under torch.nn.utils.spectral_norm, which is a hook before the forward pass."""
     hook: Any = next((h for h in module._forward_pre_hooks.values() if hasattr(h, "reshape_weight_to_matrix")), None)
     axis = getattr(hook, "dim", _out_axis(module))
-    return _Found(TORCH, weight, _matrix(weight, axis), module.weight_u, module.weight_v)  # type: ignore[arg-type]
+    return _Weight(TORCH, weight, _matrix(weight, axis), module.weight_u, module.weight_v)  # type: ignore[arg-type]
 
 
-def _of_plugin(module: nn.Module, weight: Tensor) -> _Found | None:
-    """A layer with vectors u and v of fitting length beside its weight: an architecture's own spectral norm.
+def _of_plugin(module: nn.Module, weight: Tensor) -> _Weight | None:
+    """Return the weight of a layer that has vectors u and v of matching lengths: an architecture's own spectral norm.
 
-    Nothing says in which order it flattens the weight's other axes, nor which axis comes first. Singular vectors fit
-    one order and are noise to the others, so the one is taken in which u^T W v is largest.
+    The order in which it flattens the weight's axes is unknown. Singular vectors match one order only, so the order
+    with the largest u^T W v is used.
     """
     u, v = getattr(module, "u", None), getattr(module, "v", None)
     if not (isinstance(u, Tensor) and isinstance(v, Tensor)):
@@ -164,14 +163,14 @@ def _of_plugin(module: nn.Module, weight: Tensor) -> _Found | None:
     fitting = [m for m in orders if m.shape == (u.numel(), v.numel())]
     if not fitting:
         return None
-    return _Found(PLUGIN, weight, max(fitting, key=lambda m: float((u @ (m @ v)).abs())), u, v)
+    return _Weight(PLUGIN, weight, max(fitting, key=lambda m: float((u @ (m @ v)).abs())), u, v)
 
 
 def _matrix(weight: Tensor, axis: int) -> Tensor:
-    """The axis of the outputs first, all others flattened behind it, as PyTorch's spectral norm does."""
+    """Return the weight as (outputs, rest), as PyTorch's spectral norm does."""
     return weight.movedim(axis, 0).flatten(1)
 
 
 def _out_axis(module: nn.Module) -> int:
-    """Where a layer's outputs are counted: transposed convolutions put their inputs first."""
+    """Return the axis of a weight's outputs: 1 for transposed convolutions."""
     return 1 if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)) else 0

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from sagan_cli.contracts import Logger, ModelSpec, RunInfo
+from sagan_cli.contracts import ModelSpec, RunInfo
 from sagan_cli.data.batches import Batches
 from sagan_cli.engine import checkpoint
 from sagan_cli.engine.activation_checkpointing import recompute_blocks
 from sagan_cli.engine.iteration import check_slices, iteration
-from sagan_cli.engine.jobs import Job
+from sagan_cli.engine.job import Job
 from sagan_cli.engine.networks import Schedules, attention_gammas, create
 from sagan_cli.engine.runtime import Runtime, peak_memory_mib
 from sagan_cli.engine.sample import Request, encode, grid, pictures
 from sagan_cli.engine.step_inputs import Statistics, StepInputs
 from sagan_cli.errors import SaganError
-from sagan_cli.evaluation.tracking import Tracker, is_better
 from sagan_cli.files import write_atomic
+from sagan_cli.loggers import Events, open_events
 from sagan_cli.objectives.objective import Objective
-from sagan_cli.plugins import registry
 from sagan_cli.runs import Run
 
 SETTLE_IMAGES = 1024
@@ -43,19 +42,35 @@ class Outcome:
     grid: Path
 
 
+class Scorer(Protocol):
+    """What the loop needs of the scores while training; `evaluation.tracking` has the implementation."""
+
+    def prepare(self, network: torch.nn.Module, spec: ModelSpec) -> None:
+        """Do what is needed once, before the first step."""
+
+    def due(self, step: int, saving: bool) -> bool:
+        """Return whether this step is scored; the same on all processes."""
+
+    def score(self, network: torch.nn.Module, spec: ModelSpec) -> dict[str, Any] | None:
+        """Return the scores; `decides` names the one that chooses the best checkpoint. None unless leading."""
+
+    def improves(self, found: dict[str, Any], best: dict[str, Any] | None) -> bool:
+        """Return whether these scores are the best so far."""
+
+
 def train(
     job: Job,
     run: Run,
     runtime: Runtime,
     should_stop: Callable[[], bool],
-    tracker: Tracker | None = None,
+    scorer: Scorer | None = None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Train from the run's newest checkpoint, or from the start, up to `train.steps`.
 
     Args:
         should_stop: called once a step; if it returns True on any process, all save and end after that step.
-        tracker: scores the EMA generator now and then; run.json records the best step, whose checkpoint is kept.
+        scorer: scores the EMA generator now and then; run.json records the best step, whose checkpoint is kept.
         warn: called with one line if a CUDA graph or a plugin's logger is given up.
 
     Raises:
@@ -67,7 +82,7 @@ def train(
     events = open_events(job.config.run.logger, info, warn, leads=runtime.leads)
     outcome = None
     try:
-        outcome = _train(job, run, runtime, events, should_stop, tracker, warn)
+        outcome = _train(job, run, runtime, events, should_stop, scorer, warn)
     finally:
         events.send("end", outcome.step if outcome else -1, bool(outcome and outcome.finished))
     return outcome
@@ -79,7 +94,7 @@ def _train(
     runtime: Runtime,
     events: Events,
     should_stop: Callable[[], bool],
-    tracker: Tracker | None,
+    scorer: Scorer | None,
     warn: Callable[[str], None],
 ) -> Outcome:
     cfg, spec, every = job.config.train, job.spec, job.config.run
@@ -106,8 +121,8 @@ def _train(
         rank=runtime.rank, world=runtime.world,
     )  # fmt: skip
     inputs = StepInputs(objective, cfg, spec, batches, runtime)
-    if tracker is not None:
-        tracker.prepare(ema.module, spec)
+    if scorer is not None:
+        scorer.prepare(ema.module, spec)
 
     # Loop. Logging, grids, checkpoints and scores come before the step, so that periodic, interrupted and final ones
     # take one path.
@@ -118,7 +133,7 @@ def _train(
     while True:
         done = step >= cfg.steps or runtime.any_of(should_stop())
         saving = done or (step > start and step % every.save_every == 0)
-        scoring = tracker is not None and step > start and tracker.due(step, saving=saving)
+        scoring = scorer is not None and step > start and scorer.due(step, saving=saving)
         saving = saving or scoring
         logging = step > start and (done or step % every.log_every == 0)
 
@@ -156,11 +171,11 @@ def _train(
             events.send("checkpoint", step, path)
 
         # Score of the EMA as it was just saved.
-        if tracker is not None and scoring:
-            found = tracker.score(ema.module, spec)
+        if scorer is not None and scoring:
+            found = scorer.score(ema.module, spec)
             if found is not None:
                 events.send("score", step, found)
-                if is_better(found, _best(run) or None):
+                if scorer.improves(found, _best(run) or None):
                     run.update(best={"step": step, **found})
                 latest = {**latest, found["decides"]: found[found["decides"]]}
                 scored = found["decides"]
@@ -198,7 +213,7 @@ def _about(job: Job) -> dict[str, Any]:
         "arch_package": job.arch_package,
         "spec": job.spec,
         "class_names": list(pack.class_names),
-        "data": {"source": job.config.data.source, "digest": pack.digest, "count": len(pack.images)},
+        "data": {"source": job.config.data.data, "digest": pack.digest, "count": len(pack.images)},
     }
 
 
@@ -219,52 +234,3 @@ def _last(run: Run) -> Path | str:
 def _diverged(losses: dict[str, float], step: int) -> str:
     bad = ", ".join(f"{k} is {v}" for k, v in losses.items() if not math.isfinite(v))
     return f"training diverged at step {step}: {bad}"
-
-
-ALWAYS = ("progress", "jsonl")
-"""Loggers of every run."""
-
-
-class Events:
-    """Sends each event to all loggers: `events.grid(step, path)` calls `grid(step, path)` of each.
-
-    A plugin's logger that raises is dropped with one warning; an error of a built-in one ends training.
-    """
-
-    def __init__(self, loggers: Iterable[tuple[str, Logger, bool]], warn: Callable[[str], None]) -> None:
-        """Take loggers as (name, logger, whether it is built in)."""
-        self._loggers, self._warn = list(loggers), warn
-
-    def send(self, event: str, *values: Any) -> None:
-        """Call the method `event` of every logger."""
-        for entry in list(self._loggers):
-            name, logger, builtin = entry
-            try:
-                getattr(logger, event)(*values)
-            except Exception as e:
-                if builtin:
-                    raise
-                self._loggers.remove(entry)
-                self._warn(f"--logger {name}: {type(e).__name__}: {e}; training continues without it")
-
-
-def open_events(names: str, run: RunInfo, warn: Callable[[str], None], *, leads: bool = True) -> Events:
-    """Create the loggers of a run: the usual ones and those of `--logger`; none on processes that do not lead.
-
-    Raises:
-        UsageError: an unknown name.
-        PluginError: a plugin's logger that cannot be created.
-    """
-    chosen = dict.fromkeys((*ALWAYS, *(n.strip() for n in names.split(",") if n.strip()))) if leads else {}
-    loggers = []
-    for name in chosen:
-        entry = registry.find("loggers", name)
-        try:
-            loggers.append((name, registry.load_entry(entry)(run), entry.builtin))
-        except SaganError:
-            raise
-        except Exception as e:
-            if entry.builtin:
-                raise
-            raise registry.failure(entry, e) from e
-    return Events(loggers, warn)

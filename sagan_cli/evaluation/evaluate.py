@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from sagan_cli import runs
-from sagan_cli.config.resolve import flatten, resolve
-from sagan_cli.config.schema import Config, DataConfig
+from sagan_cli.config.schema import DataConfig
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation.metrics import parse_metrics, require_knobs
 from sagan_cli.evaluation.protocols import DEFAULT, Options, find
 from sagan_cli.generators import exported_file, find_model, open_found, run_of
-from sagan_cli.importing.naming import UNKNOWN
 from sagan_cli.plugins import registry
+from sagan_cli.runs import UNKNOWN_DATA
 
 
 @contextmanager
@@ -119,7 +118,7 @@ def evaluate(
         if checkpoint is None:
             assert target is not None
             real = _data_settings(DataConfig(), data, changed.split, fit)
-            _require_parts(real.source, split)
+            _require_parts(real.data, split)
             record = score_images(target, stdin or io.BytesIO(), real, options, context)
         else:
             sampler = open_found(checkpoint, runtime, raw=not changed.ema)
@@ -129,7 +128,7 @@ def evaluate(
             if target is None:
                 notify(f"scoring {checkpoint.parent.parent}, step {sampler.facts.step}")
             real = _data_settings(trained, data, part, fit)
-            _require_parts(real.source, split)
+            _require_parts(real.data, split)
             record = score_generator(sampler, real, options, context)
             same_data = data is None and part == trained.split
             if record and same_data and record["data_digest"] != sampler.facts.data["digest"]:
@@ -166,7 +165,7 @@ def _trained_on(checkpoint: Path, source: str, data: str | None) -> DataConfig:
     Raises:
         UsageError: `data` is None, and the images that the model was trained on are unknown or elsewhere.
     """
-    if data is None and source == UNKNOWN:
+    if data is None and source == UNKNOWN_DATA:
         raise UsageError(
             f"{checkpoint}: was imported, and what it was trained on is not known: name the real images with --data"
         )
@@ -174,11 +173,8 @@ def _trained_on(checkpoint: Path, source: str, data: str | None) -> DataConfig:
     if run is None:
         if data is None and checkpoint.is_file() and source not in registry.names("datasets"):
             raise UsageError(f"{checkpoint}: was trained on {source}: name the folder of those images with --data")
-        return replace(DataConfig(), source=source)
-    config: Config = resolve(
-        flags={}, sets=[], environ={}, file=None, preset=None, base=flatten(run.read()["config"])
-    ).config
-    return config.data
+        return replace(DataConfig(), data=source)
+    return run.config().data
 
 
 def _run_of_model(model: Path | None) -> runs.Run | None:
@@ -188,9 +184,9 @@ def _run_of_model(model: Path | None) -> runs.Run | None:
 
 def _data_settings(base: DataConfig, source: str | None, split: str, fit: str | None) -> DataConfig:
     """The settings of the real images; images other than the run's bring their own classes."""
-    changes: dict[str, Any] = {"split": split, "root": os.environ.get("SAGAN_DATA_ROOT", base.root)}
+    changes: dict[str, Any] = {"split": split, "data_root": os.environ.get("SAGAN_DATA_ROOT", base.data_root)}
     if source is not None:
-        changes |= {"source": source, "unconditional": False}
+        changes |= {"data": source, "unconditional": False}
     if fit is not None:
         changes["fit"] = fit
     return replace(base, **changes)

@@ -1,10 +1,10 @@
-"""The two sets of images of a score: generated ones, drawn on demand, and real ones, packed or read as they are."""
+"""The two sets of images of a score: generated images, drawn on demand, and real ones, whose features are cached."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sagan_cli.config.schema import DataConfig
-from sagan_cli.contracts import ModelSpec
-from sagan_cli.data.packing.pack import Pack, PackRequest
+from sagan_cli.contracts import Metric, ModelSpec, Progress
+from sagan_cli.data.packing.pack import Pack, PackRequest, packed_dataset
 from sagan_cli.data.sources import opening as sources
-from sagan_cli.engine.jobs import Progress, packed
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.sample import Request, latents, pictures
-from sagan_cli.errors import UsageError
-from sagan_cli.evaluation.features import ImageSet, Indices, Measure, Moments
-from sagan_cli.evaluation.images.pictures import open_pictures, read_statistics
+from sagan_cli.errors import DataError, UsageError
+from sagan_cli.evaluation.extractors.extractor import Extractor
+from sagan_cli.evaluation.features import CollectedFeatures, ImageSet, Indices, Measure, Moments
+from sagan_cli.evaluation.images.npz import read_statistics
+from sagan_cli.evaluation.images.opening import open_images
+from sagan_cli.files import discard, sha256_of, write_directory
 from sagan_cli.ops.randomness import generator
 from sagan_cli.plugins import registry
 
@@ -151,17 +153,17 @@ def fitted_images(
         UsageError, DataError: as for training.
     """
     dataset = sources.open_source(
-        data.source, data_root=Path(data.root), split=data.split, height=height, width=width,
+        data.data, data_root=Path(data.data_root), split=data.split, height=height, width=width,
         unconditional=data.unconditional, download=download,
     )  # fmt: skip
-    pack = packed(dataset, PackRequest(height, width, channels, data.fit), data.max_bad, progress, notify)
+    pack = packed_dataset(dataset, PackRequest(height, width, channels, data.fit), data.max_bad, progress, notify)
     transform = json.loads(pack.manifest.read_text(encoding="utf-8"))["transform"]
     facts = {
-        "data": data.source, "data_digest": pack.digest,
-        "split": data.split if sources.has_parts(data.source) else None,
+        "data": data.data, "data_digest": pack.digest,
+        "split": data.split if sources.has_parts(data.data) else None,
         "real_size": f"{height}x{width}", "fit": transform["fit"],
     }  # fmt: skip
-    return packed_images(pack, data.source, facts)
+    return packed_images(pack, data.data, facts)
 
 
 def unfitted_images(data: DataConfig, open_files: ExitStack) -> RealImages:
@@ -170,23 +172,23 @@ def unfitted_images(data: DataConfig, open_files: ExitStack) -> RealImages:
     Raises:
         UsageError, DataError: no such images.
     """
-    facts = {"data": data.source, "split": None, "real_size": "as they are", "fit": None}
-    path = Path(data.source).expanduser()
+    facts = {"data": data.data, "split": None, "real_size": "as they are", "fit": None}
+    path = Path(data.data).expanduser()
     if path.suffix.lower() == ".npz" and path.is_file() and (found := read_statistics(path)) is not None:
         mu, sigma = found
         digest = hashlib.sha256(mu.tobytes() + sigma.tobytes()).hexdigest()
         moments = Moments(mu.astype(np.float32), sigma, 0)
-        return RealImages(None, digest, moments=moments, source=data.source, facts={**facts, "data_digest": digest})
-    images = open_files.enter_context(open_pictures(data.source, flag="--data"))
+        return RealImages(None, digest, moments=moments, source=data.data, facts={**facts, "data_digest": digest})
+    images = open_files.enter_context(open_images(data.data, flag="--data"))
     digest = images.digest()
     return RealImages(
-        images, digest, tuple(images.class_names), source=data.source, facts={**facts, "data_digest": digest}
+        images, digest, tuple(images.class_names), source=data.data, facts={**facts, "data_digest": digest}
     )
 
 
 def needs_fitting(data: DataConfig, fit: str | None) -> bool:
     """Return whether `--data` is fitted to the size of the scored images: a dataset with parts, or any with --fit."""
-    return fit is not None or sources.has_parts(data.source)
+    return fit is not None or sources.has_parts(data.data)
 
 
 class batch_statistics:
@@ -224,3 +226,138 @@ def choose_indices(count: int, limit: int | None) -> Indices:
         return np.arange(count)
     chosen = torch.randperm(count, generator=generator(0, "evaluation"))[:limit]
     return np.sort(chosen.numpy())
+
+
+# ---- Features of the real images, cached -----------------------------------------------------------------------------
+
+FEATURE_FORMAT = 1
+"""Part of every key: raise it when the same images give other numbers."""
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """Moments of the features of real images, and the features themselves where a metric needs them."""
+
+    moments: Moments
+    rows: NDArray[np.float32] | None
+    """(N, D) in the order of the images, perhaps mapped from a file."""
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Features of real images on disk, so that a second evaluation reads no real image.
+
+        <folder>/<key>/mu.npy, sigma.npy    the moments
+                       rows.npy             the features, where a metric needed them
+                       manifest.json        what they were computed from, and the sha256 of each file
+
+    The key is a digest of everything that the numbers depend on. An entry is created whole, by a rename.
+    """
+
+    folder: Path
+    notify: Callable[[str], None]
+
+    def find(self, about: Mapping[str, Any], *, rows: bool) -> CachedFeatures | None:
+        """Return the entry of these facts, or None; with `rows` only one that has the features as well."""
+        for with_rows in (True,) if rows else (False, True):
+            path = self._path(about, with_rows)
+            if path.is_dir() and (found := self._read(path, with_rows)) is not None:
+                return found
+        return None
+
+    def keep(self, about: Mapping[str, Any], features: CachedFeatures) -> None:
+        """Add an entry; one that another process added meanwhile is kept.
+
+        Raises:
+            SaganError: the cache cannot be written.
+        """
+
+        def fill(work: Path) -> None:
+            moments = features.moments
+            arrays: dict[str, NDArray[np.floating]] = {"mu": moments.mean, "sigma": moments.covariance}
+            if features.rows is not None:
+                arrays["rows"] = features.rows
+            for name, array in arrays.items():
+                np.save(work / f"{name}.npy", array, allow_pickle=False)
+            manifest = {
+                "about": dict(about),
+                "count": moments.count,
+                "sha256": {name: sha256_of(work / f"{name}.npy") for name in arrays},
+            }
+            (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+        write_directory(self._path(about, features.rows is not None), fill)
+
+    def _path(self, about: Mapping[str, Any], rows: bool) -> Path:
+        text = json.dumps([FEATURE_FORMAT, dict(about), rows], sort_keys=True)
+        return self.folder / hashlib.sha256(text.encode()).hexdigest()[:40]
+
+    def _read(self, path: Path, rows: bool) -> CachedFeatures | None:
+        try:
+            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+            for name, digest in manifest["sha256"].items():
+                if sha256_of(path / f"{name}.npy") != digest:
+                    raise ValueError(f"{name}.npy is not the file that was written")
+            mu, sigma = (np.load(path / f"{name}.npy", allow_pickle=False) for name in ("mu", "sigma"))
+            features = np.load(path / "rows.npy", mmap_mode="r", allow_pickle=False) if rows else None
+            return CachedFeatures(Moments(mu, sigma, int(manifest["count"])), features)
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            self.notify(f"{path}: damaged statistics ({e}); computing them again")
+            discard(path)
+            return None
+
+
+def real_features(
+    real: RealImages,
+    indices: Indices,
+    metrics: Mapping[str, Metric],
+    layers: Mapping[str, str],
+    measures: Mapping[str, Measure],
+    extractor: Extractor | None,
+    runtime: Runtime,
+    cache: FeatureCache,
+    collect: Callable[..., dict[str, CollectedFeatures]],
+) -> dict[str, CachedFeatures]:
+    """Return features of the real images by layer, or by metric for one with a `measure`; on the leading process only.
+
+    Args:
+        indices: the images that are used.
+        layers, measures: layer or function of each metric that has one.
+        collect: (title, images, indices, layers, measures, keep_rows) -> features, as `collect_features`.
+
+    Raises:
+        DataError: ready statistics cannot serve a metric.
+    """
+    compared = {name: metric for name, metric in metrics.items() if metric.real != "none"}
+    wanted: dict[str, bool] = {}  # layer -> whether its rows are needed
+    for name, metric in compared.items():
+        if real.images is None and (metric.real == "rows" or name in measures):
+            raise DataError(f"--metrics {name} needs the real images themselves: statistics alone serve fid only")
+        if name in layers:
+            wanted[layers[name]] = wanted.get(layers[name], False) or metric.real == "rows"
+    if real.moments is not None:
+        return dict.fromkeys(wanted, CachedFeatures(real.moments, None))
+    about = {layer: _about(real, indices, extractor, layer) for layer in wanted}
+    cached = {layer: cache.find(about[layer], rows=rows) for layer, rows in wanted.items() if runtime.leads}
+    known = {layer: found for layer, found in cached.items() if found is not None}
+    missing = [layer for layer in wanted if not runtime.any_of(layer in known)]
+    measured = {name: measure for name, measure in measures.items() if name in compared}
+    if missing or measured:
+        keep = bool(measured) or any(wanted[layer] for layer in missing)
+        collected = collect("measuring the real images", real.images, indices, missing, measured, keep)
+        for key, features in collected.items():  # empty on the other processes
+            rows = features.array() if key in measured or wanted[key] else None
+            known[key] = CachedFeatures(features.moments(), rows)
+            if key not in measured:
+                cache.keep(about[key], known[key])
+    return known
+
+
+def _about(real: RealImages, indices: Indices, extractor: Extractor | None, layer: str) -> dict[str, Any]:
+    """Everything that the features of the real images depend on."""
+    assert extractor is not None
+    return {
+        "data": real.digest, "places": hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest(),
+        "count": len(indices), "extractor": extractor.name, "weights": extractor.digest, "layer": layer,
+        "resize": extractor.resize, "device": extractor.device.type,
+    }  # fmt: skip

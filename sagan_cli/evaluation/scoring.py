@@ -15,14 +15,13 @@ import torch
 
 from sagan_cli import __version__
 from sagan_cli.config.schema import DataConfig
-from sagan_cli.contracts import Metric, MetricInputs, Score
+from sagan_cli.contracts import Metric, MetricInputs, Progress, Score
 from sagan_cli.data.packing.pack import cache_dir
-from sagan_cli.engine.jobs import Progress
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.sample import Sampler
 from sagan_cli.errors import PluginError, SaganError, UsageError
-from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor, open_extractor
-from sagan_cli.evaluation.extractors.self_check import check_extractor
+from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor
+from sagan_cli.evaluation.extractors.opening import check_extractor, open_extractor
 from sagan_cli.evaluation.features import (
     CollectedFeatures,
     ImageFeatures,
@@ -32,20 +31,22 @@ from sagan_cli.evaluation.features import (
     collect_features,
 )
 from sagan_cli.evaluation.image_sets import (
+    CachedFeatures,
+    FeatureCache,
     FirstImages,
     GeneratedImages,
     RealImages,
     choose_indices,
     fitted_images,
     needs_fitting,
+    real_features,
     requests_for,
     unfitted_images,
 )
-from sagan_cli.evaluation.images.pictures import open_pictures
+from sagan_cli.evaluation.images.opening import open_images
 from sagan_cli.evaluation.metrics import known_knobs
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
 from sagan_cli.evaluation.protocols import Options
-from sagan_cli.evaluation.real_features import CachedFeatures, FeatureCache, real_features
 from sagan_cli.model.ema import standing_statistics
 from sagan_cli.ops.randomness import generator, latents_and_labels
 from sagan_cli.plugins import registry
@@ -113,7 +114,7 @@ def score_generator(sampler: Sampler, data: DataConfig, options: Options, contex
     labels = real.pack.labels if protocol.labels == "data" and real.pack else None
     if labels is not None and spec.num_classes and len(real.class_names) != spec.num_classes:
         raise UsageError(
-            f"--protocol {protocol.name} draws classes as often as the data has them, but {data.source} has other "
+            f"--protocol {protocol.name} draws classes as often as the data has them, but {data.data} has other "
             "classes than the model"
         )
     if protocol.batch_norm == "standing":
@@ -148,7 +149,7 @@ def score_images(
     if target == "-" and context.runtime.world > 1:
         raise UsageError("-: several processes cannot share standard input; save the images to a file")
     with ExitStack() as open_files:
-        fake = open_files.enter_context(open_pictures(target, flag="", stdin=stdin))
+        fake = open_files.enter_context(open_images(target, flag="", stdin=stdin))
         for line in fake.notes:
             context.notify(line)
         height, width = fake.first_size()

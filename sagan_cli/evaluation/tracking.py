@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import nn
 
-from sagan_cli.contracts import Metric, ModelSpec
-from sagan_cli.engine.jobs import Job, Tick
+from sagan_cli.contracts import Metric, ModelSpec, Tick
+from sagan_cli.engine.job import Job
 from sagan_cli.evaluation.extractors.extractor import Extractor
 from sagan_cli.evaluation.image_sets import GeneratedImages, RealImages, packed_images, requests_for
 from sagan_cli.evaluation.metrics import parse_metrics
@@ -27,7 +27,7 @@ from sagan_cli.evaluation.scoring import Context, Scores, choose_metrics, comput
 
 SHARE = 0.05
 """Share of the wall time for all scores together, with `auto`."""
-OFF, AUTO = "off", "auto"
+AUTO = "auto"
 
 
 @dataclass
@@ -80,6 +80,14 @@ class Tracker:
             "seconds": round(self.cost, 3),
         }  # fmt: skip
 
+    def improves(self, found: dict[str, Any], best: dict[str, Any] | None) -> bool:
+        """Return whether a score is the best so far; one with another extractor, count or metric is, too."""
+        same = ("extractor", "weights_sha256", "n_fake", "n_real")
+        value = found["decides"]
+        if best is None or best.get("decides", "fid") != value or any(best.get(key) != found[key] for key in same):
+            return True
+        return bool(found[value] < best[value] if better(value) == "lower" else found[value] > best[value])
+
     def _measure(self, network: nn.Module, spec: ModelSpec, count: int) -> Scores | None:
         context = replace(self.context, progress=_silent)  # the progress bar of training is on the screen
         fake = GeneratedImages(network, spec, requests_for(count, 0, None, spec.num_classes), context.runtime)
@@ -88,19 +96,17 @@ class Tracker:
         )  # fmt: skip
 
 
-def open_tracker(job: Job, context: Context) -> Tracker | None:
-    """Return the tracker for a run's settings, its extractor open and checked; None with `--eval-every off`.
+def open_tracker(job: Job, context: Context) -> Tracker:
+    """Return the tracker for a run's settings, its extractor open and checked.
 
     Raises:
         UsageError, SaganError, DataError, PluginError: a metric or extractor cannot be used for these images.
     """
     settings, pack = job.config.run, job.pack
-    if settings.eval_every == OFF:
-        return None
     name = settings.eval_extractor
     if name == AUTO:
         name = "classifier" if len(pack.class_names) > 1 else "inception-v3-compat"
-    real = packed_images(pack, job.config.data.source)
+    real = packed_images(pack, job.config.data.data)
     listed = parse_metrics(settings.eval_metrics, "--eval-metrics")
     if STRUCTURE not in listed and real.measure(STRUCTURE):
         listed = (*listed, STRUCTURE)
@@ -109,15 +115,6 @@ def open_tracker(job: Job, context: Context) -> Tracker | None:
     metrics = choose_metrics(options, real, classes=job.spec.num_classes > 0)
     extractor = open_checked(options, real, metrics, context)
     return Tracker(settings.eval_every, settings.eval_n, extractor, real, context, metrics)
-
-
-def is_better(found: dict[str, Any], best: dict[str, Any] | None) -> bool:
-    """Return whether a score is the best so far; one with another extractor, count or metric is, too."""
-    same = ("extractor", "weights_sha256", "n_fake", "n_real")
-    value = found["decides"]
-    if best is None or best.get("decides", "fid") != value or any(best.get(key) != found[key] for key in same):
-        return True
-    return bool(found[value] < best[value] if better(value) == "lower" else found[value] > best[value])
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from typing import Any
 from sagan_cli import __version__
 from sagan_cli.errors import SaganError
 from sagan_cli.evaluation import records
-from sagan_cli.export.facts import label
-from sagan_cli.export.naming import exporter
-from sagan_cli.export.subject import Check, Subject
+from sagan_cli.export.formats import exporter
+from sagan_cli.export.trained_model import Check, TrainedModel, label
 
 _COLOURS = {1: "grey", 3: "colour", 4: "colour and transparency"}
 _RECIPE = (
@@ -28,7 +27,7 @@ _UNUSED_AT_0 = ("train.gp", "train.r1", "train.clip", "train.decay_steps")
 NOT_MEASURED = "Not measured. `sagan eval-fid` measures it, and the next export says so."
 
 
-def card(subject: Subject, format_: str, file: str, check: Check | None, *, grid: str | None = None) -> str:
+def card(trained: TrainedModel, format_: str, file: str, check: Check | None, *, grid: str | None = None) -> str:
     """The card as Markdown.
 
     Args:
@@ -37,28 +36,28 @@ def card(subject: Subject, format_: str, file: str, check: Check | None, *, grid
         check: how the export did in its own runtime.
         grid: a picture beside the card.
     """
-    spec = subject.spec
+    spec = trained.spec
     size = f"{spec.height}x{spec.width}"
     kind = "class-conditional" if spec.num_classes else "unconditional"
     parts = [
-        f"# {title(subject)}",
+        f"# {title(trained)}",
         f"A {kind} Self-Attention GAN generator of {size} pictures in {_COLOURS.get(spec.channels, 'colour')}, trained "
         f"and exported with sagan {__version__}. " + exporter(format_).about,
         *([f"![Samples, not selected]({grid})", "*Samples of the first seeds, not selected.*"] if grid else []),
         "## How to load it",
-        _loading(subject, format_, file),
+        _loading(trained, format_, file),
         "## The model",
-        _table(("", ""), _model_rows(subject)),
+        _table(("", ""), _model_rows(trained)),
         "## Data",
-        _data(subject),
+        _data(trained),
         "## Recipe",
-        _recipe(subject.run),
+        _recipe(trained.run),
         "## Scores",
-        _scores(subject.scores),
+        _scores(trained.scores),
         "## Check of this file",
         _checked(check),
         "## Limits",
-        _limits(subject),
+        _limits(trained),
         "## Licence",
         "The software is under Apache-2.0. The weights carry no licence until whoever publishes them states one here, "
         "and the terms of the training data may bind that choice: **licence of the weights: not stated**.",
@@ -69,23 +68,23 @@ def card(subject: Subject, format_: str, file: str, check: Check | None, *, grid
     return "\n\n".join(parts) + "\n"
 
 
-def _loading(subject: Subject, format_: str, file: str) -> str:
+def _loading(trained: TrainedModel, format_: str, file: str) -> str:
     """The lines that load the model, filled in."""
     text = exporter(format_).loading
-    classes = subject.spec.num_classes
-    values = {"file": file, "latent": subject.spec.latent, "call": _call(classes), "feed": _feed(subject)}
+    classes = trained.spec.num_classes
+    values = {"file": file, "latent": trained.spec.latent, "call": _call(classes), "feed": _feed(trained)}
     for name, value in values.items():
         text = text.replace(f"{{{name}}}", str(value))
     return text
 
 
-def title(subject: Subject) -> str:
+def title(trained: TrainedModel) -> str:
     """A name for people."""
-    return f"{subject.arch} {subject.spec.height}x{subject.spec.width} on {_data_name(subject)}"
+    return f"{trained.arch} {trained.spec.height}x{trained.spec.width} on {_data_name(trained)}"
 
 
-def _data_name(subject: Subject) -> str:
-    return _line(label(subject.data["source"]).rstrip("/"))
+def _data_name(trained: TrainedModel) -> str:
+    return _line(label(trained.data["source"]).rstrip("/"))
 
 
 def latest_scores(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -113,39 +112,39 @@ def _call(classes: int) -> str:
     return "z, torch.zeros(4, dtype=torch.long)" if classes else "z"
 
 
-def _feed(subject: Subject) -> str:
-    y = ', "class": np.zeros(4, np.int64)' if subject.spec.num_classes else ""
-    return f'{{"latent": np.random.randn(4, {subject.spec.latent}).astype(np.float32){y}}}'
+def _feed(trained: TrainedModel) -> str:
+    y = ', "class": np.zeros(4, np.int64)' if trained.spec.num_classes else ""
+    return f'{{"latent": np.random.randn(4, {trained.spec.latent}).astype(np.float32){y}}}'
 
 
-def _model_rows(subject: Subject) -> list[tuple[str, str]]:
-    spec = subject.spec
+def _model_rows(trained: TrainedModel) -> list[tuple[str, str]]:
+    spec = trained.spec
     rows = [
-        ("architecture", f"`{subject.arch}` of {_line(subject.arch_package)}"),
-        ("parameters", f"{sum(p.numel() for p in subject.generator.parameters()):,}"),
+        ("architecture", f"`{trained.arch}` of {_line(trained.arch_package)}"),
+        ("parameters", f"{sum(p.numel() for p in trained.generator.parameters()):,}"),
         ("output", f"{spec.channels} x {spec.height} x {spec.width}, in [-1, 1]"),
         ("latent", f"{spec.latent} numbers, N(0, 1)"),
         ("width", f"{spec.base_width} channels at full resolution"),
         ("attention", ", ".join(f"map with longer side {side}" for side in spec.attn_at) or "none"),
-        ("classes", ", ".join(map(_line, subject.class_names[:50])) or "none"),
-        ("weights", "moving average" if subject.weights == "ema" else "as trained, not averaged"),
-        ("step", f"{subject.step:,}"),
+        ("classes", ", ".join(map(_line, trained.class_names[:50])) or "none"),
+        ("weights", "moving average" if trained.weights == "ema" else "as trained, not averaged"),
+        ("step", f"{trained.step:,}"),
         ("spectral norm", "folded into plain weights, where it has any"),
     ]
-    if len(subject.class_names) > 50:
-        rows[6] = ("classes", f"{rows[6][1]} and {len(subject.class_names) - 50} more")
-    return rows + [(f"option {_line(k)}", _line(v)) for k, v in sorted(subject.spec.options.items())]
+    if len(trained.class_names) > 50:
+        rows[6] = ("classes", f"{rows[6][1]} and {len(trained.class_names) - 50} more")
+    return rows + [(f"option {_line(k)}", _line(v)) for k, v in sorted(trained.spec.options.items())]
 
 
-def _data(subject: Subject) -> str:
-    data = subject.data
-    if imported := (subject.run or {}).get("imported"):
+def _data(trained: TrainedModel) -> str:
+    data = trained.data
+    if imported := (trained.run or {}).get("imported"):
         return (
             f"Not known: the weights were imported from `{_line(imported['file'])}` of {_line(imported['project'])} "
             f"(sha256 `{_line(imported['sha256'])}`)."
         )
     return (
-        f"{data['count']:,} pictures of **{_data_name(subject)}**, fitted to the size above; sha256 of what training "
+        f"{data['count']:,} pictures of **{_data_name(trained)}**, fitted to the size above; sha256 of what training "
         f"saw: `{data['digest']}`."
     )
 
@@ -203,15 +202,15 @@ def _checked(check: Check | None) -> str:
     )
 
 
-def _limits(subject: Subject) -> str:
-    size = f"{subject.spec.height}x{subject.spec.width}"
+def _limits(trained: TrainedModel) -> str:
+    size = f"{trained.spec.height}x{trained.spec.width}"
     lines = [
         f"It draws {size} pictures of what its data show, and nothing else: no text prompts, no editing of pictures.",
         "It repeats what is over- and under-represented in its data. What it draws is no evidence of anything.",
         "Convolutional GANs get textures right before structure: count limbs before you trust a picture.",
         "It was not tested for memorised training pictures; do not publish weights of pictures that are private.",
     ]
-    if subject.weights == "raw":
+    if trained.weights == "raw":
         lines.append("These are the weights as trained; the moving average usually draws better.")
     return "\n".join(f"- {line}" for line in lines)
 

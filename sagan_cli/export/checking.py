@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sagan_cli.errors import SaganError
 from sagan_cli.export.portable import Portable, inputs, refuse_diverged
-from sagan_cli.export.subject import Check, Subject
+from sagan_cli.export.trained_model import Check, TrainedModel
 
 BATCHES = (1, 3, 64)
 TOLERANCE = 1e-4
@@ -31,7 +31,7 @@ Run = Callable[[tuple[Tensor, ...]], Sequence[np.ndarray]]
 
 
 def check(
-    subject: Subject,
+    trained: TrainedModel,
     network: Portable,
     runtime: str,
     run: Run,
@@ -50,8 +50,8 @@ def check(
         SaganError: an output differs by more than TOLERANCE or is not a number; the message says where.
     """
     differences, theirs, ours = {}, {}, {}
-    for batch in _batches(network, subject, notify):
-        given = inputs(subject, batch)
+    for batch in _batches(network, trained, notify):
+        given = inputs(trained, batch)
         with torch.inference_mode():
             outputs = network(*given)
         refuse_diverged(outputs)
@@ -63,7 +63,7 @@ def check(
         )
         del outputs, expected, got
         theirs[batch] = _milliseconds(lambda given=given: draw(given))  # type: ignore[misc]
-        ours[batch] = _milliseconds(lambda given=given: _torch(subject, given))  # type: ignore[misc]
+        ours[batch] = _milliseconds(lambda given=given: _torch(trained, given))  # type: ignore[misc]
     return Check(runtime, differences, theirs, ours)
 
 
@@ -90,13 +90,13 @@ def _difference(name: str, batch: int, want: np.ndarray, have: np.ndarray, runti
     return worst
 
 
-def _batches(network: Portable, subject: Subject, notify: Callable[[str], None]) -> list[int]:
+def _batches(network: Portable, trained: TrainedModel, notify: Callable[[str], None]) -> list[int]:
     """1, 3 and 64; where attention maps for 64 do not fit into memory, as many as do."""
     if len(network.names) > 1:
         with torch.inference_mode():
-            per_picture = sum(output.nbytes for output in network(*inputs(subject, 1))[1:])
+            per_picture = sum(output.nbytes for output in network(*inputs(trained, 1))[1:])
     else:
-        per_picture = _score_bytes(subject)
+        per_picture = _score_bytes(trained)
     # Scores, their softmax, and a copy for the comparison.
     room = int(_free_memory() // max(4 * per_picture, 1))
     if room >= BATCHES[-1]:
@@ -106,11 +106,11 @@ def _batches(network: Portable, subject: Subject, notify: Callable[[str], None])
     return [*BATCHES[:-1], largest]
 
 
-def _score_bytes(subject: Subject) -> int:
+def _score_bytes(trained: TrainedModel) -> int:
     """Bytes of attention scores of one picture, at most: of the layers that say where they stand."""
-    height, width = subject.spec.height, subject.spec.width
+    height, width = trained.spec.height, trained.spec.width
     total = 0
-    for side in subject.spec.attn_at:
+    for side in trained.spec.attn_at:
         positions = side * side * min(height, width) // max(height, width)
         total += 4 * positions * positions // 4
     return total
@@ -123,9 +123,9 @@ def _free_memory() -> float:
         return math.inf
 
 
-def _torch(subject: Subject, given: tuple[Tensor, ...]) -> Tensor:
+def _torch(trained: TrainedModel, given: tuple[Tensor, ...]) -> Tensor:
     with torch.inference_mode():
-        image: Tensor = subject.generator(*given) if len(given) > 1 else subject.generator(given[0], None)
+        image: Tensor = trained.generator(*given) if len(given) > 1 else trained.generator(given[0], None)
     return image
 
 

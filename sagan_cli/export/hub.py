@@ -1,4 +1,4 @@
-"""A generator as a Hugging Face folder: model.safetensors, config.json, a card with its YAML header, and samples."""
+"""Export to a Hugging Face folder: model.safetensors, config.json, a model card with YAML header, and samples."""
 
 from __future__ import annotations
 
@@ -11,120 +11,102 @@ from typing import Any
 import torch
 
 from sagan_cli.engine import sample
-from sagan_cli.engine import sample as pictures
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.export import single_file
 from sagan_cli.export.card import card, latest_scores, title
-from sagan_cli.export.facts import describe, label
-from sagan_cli.export.naming import CARD
-from sagan_cli.export.subject import Check, Subject
+from sagan_cli.export.formats import CARD
+from sagan_cli.export.trained_model import Check, TrainedModel, describe, label
 from sagan_cli.runs import MODEL
 
 CONFIG, SAMPLES = "config.json", "samples.png"
 FILES = (MODEL, CONFIG, CARD, SAMPLES)
+TASK = "unconditional-image-generation"
+TAGS = ("gan", "sagan", "self-attention", "image-generation", "arxiv:1805.08318")
 ROWS, COLUMNS = 10, 8
-"""The most rows of samples, and how many stand in one."""
+"""Largest number of rows of samples, and samples in a row."""
 
 
-def write_hub(subject: Subject, folder: Path, *, name: str, notify: Callable[[str], None]) -> Check:
-    """Fill the empty directory `folder`; `name` is what the card calls it.
+def write_hub(trained: TrainedModel, folder: Path, *, name: str, notify: Callable[[str], None]) -> Check:
+    """Fill the empty directory `folder`; `name` is its name in the card.
 
     Raises:
-        SaganError: the file does not draw what the generator draws.
+        SaganError: the file draws other images than the generator.
     """
-    data = single_file.to_bytes(subject)
-    check = single_file.proven(data, subject)
+    data = single_file.to_bytes(trained)
+    check = single_file.verify(data, trained)
     notify(f"drawing {SAMPLES}")
     (folder / MODEL).write_bytes(data)
-    (folder / CONFIG).write_text(config(subject), encoding="utf-8")
-    (folder / SAMPLES).write_bytes(_samples(subject))
-    text = header(subject) + card(subject, "hf", name, check, grid=SAMPLES)
+    (folder / CONFIG).write_text(config(trained), encoding="utf-8")
+    (folder / SAMPLES).write_bytes(_samples(trained))
+    text = header(trained) + card(trained, "hf", name, check, grid=SAMPLES)
     (folder / CARD).write_text(text, encoding="utf-8")
     return check
 
 
-def config(subject: Subject) -> str:
-    """config.json: the facts of the file's header, for people and for the Hub; loading reads the header."""
-    values = {"library_name": "sagan-cli", "model_type": subject.arch, **describe(subject)}
+def config(trained: TrainedModel) -> str:
+    """Return config.json: the facts of the file's header, for readers and the Hub. Loading uses the header."""
+    values = {"library_name": "sagan-cli", "model_type": trained.arch, **describe(trained)}
     return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def header(subject: Subject) -> str:
-    """The card's YAML header; every text is written as JSON, which YAML reads as it is."""
-    source = label(subject.data["source"]).rstrip("/")
-    lines = [
-        "---",
-        "library_name: sagan-cli",
-        "license: unknown  # yours to choose; the terms of the training data may bind you",
-        "pipeline_tag: unconditional-image-generation",
-        "tags:",
-        *(f"- {tag}" for tag in ("gan", "sagan", "self-attention", "image-generation", "arxiv:1805.08318")),
-        *(["- class-conditional"] if subject.spec.num_classes else []),
-        f"datasets:\n- {json.dumps(_slug(source))}",
-        *_model_index(subject, source),
-        "---",
-    ]
-    return "\n".join(lines) + "\n\n"
+def header(trained: TrainedModel) -> str:
+    """Return the card's YAML header, with one result in `model-index` for each score."""
+    from huggingface_hub import EvalResult, ModelCardData
 
-
-def _model_index(subject: Subject, source: str) -> list[str]:
-    """`model-index` as the Hub reads it: one result for each score."""
-    results: dict[int, dict[str, Any]] = {}
-    for row in latest_scores(subject.scores):
+    source = label(trained.data["source"]).rstrip("/")
+    results = []
+    for row in latest_scores(trained.scores):
         record = row["record"]
         args = {k: record.get(k) for k in ("extractor", "weights_sha256", "n_fake", "n_real", "protocol", "departures")}
-        result = results.setdefault(id(record), {
-            "task": {"type": "unconditional-image-generation"},
-            "dataset": {"name": source, "type": _slug(source), "split": record["split"] or "unknown"},
-            "metrics": [],
-        })  # fmt: skip
-        name = f"{row['metric']} ({record['extractor'] or 'no extractor'})"
-        result["metrics"].append({"type": row["metric"], "name": name, "value": row["value"], "args": args})
-    if not results:
-        return []
-    return ["model-index:", f"- name: {json.dumps(title(subject), ensure_ascii=False)}", "  results:"] + [
-        f"  - {json.dumps(result, ensure_ascii=False)}" for result in results.values()
-    ]
+        results.append(EvalResult(
+            task_type=TASK, dataset_type=_slug(source), dataset_name=source, dataset_split=record["split"] or "unknown",
+            metric_type=row["metric"], metric_name=f"{row['metric']} ({record['extractor'] or 'no extractor'})",
+            metric_value=row["value"], metric_args=args,
+        ))  # fmt: skip
+    data = ModelCardData(
+        library_name="sagan-cli", license="unknown", pipeline_tag=TASK, datasets=[_slug(source)],
+        tags=[*TAGS, *(["class-conditional"] if trained.spec.num_classes else [])],
+        model_name=title(trained) if results else None, eval_results=results or None,
+    )  # fmt: skip
+    return f"---\n{data.to_yaml()}\n---\n\n"
 
 
 def _slug(text: str) -> str:
-    """A data set's name as the Hub allows one."""
+    """Return a dataset's name in the characters that the Hub allows."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:90] or "unnamed"
 
 
-def _samples(subject: Subject) -> bytes:
-    """A grid of the first seeds: a row a class, or a square."""
-    classes = min(subject.spec.num_classes, ROWS)
+def _samples(trained: TrainedModel) -> bytes:
+    """Return a PNG grid of the first seeds: one row per class, or a square."""
+    classes = min(trained.spec.num_classes, ROWS)
     if classes:
         requests = [sample.Request(seed, y) for y in range(classes) for seed in range(COLUMNS)]
     else:
         requests = [sample.Request(seed) for seed in range(36)]
     runtime = Runtime(torch.device("cpu"), "fp32")
-    drawn = next(sample.pictures(subject.generator, subject.spec, requests, runtime, batch=len(requests)))[0]
-    return pictures.encode(pictures.grid(drawn, COLUMNS if classes else None), "png")
+    drawn = next(sample.pictures(trained.generator, trained.spec, requests, runtime, batch=len(requests)))[0]
+    return sample.encode(sample.grid(drawn, COLUMNS if classes else None), "png")
 
 
 def ready_to_push(repository: str) -> Any:
-    """A client of the Hub that may write, to be had before any work.
+    """Return a client of the Hub; called before any work, so that a missing login is reported first.
 
     Raises:
         UsageError: not the name of a repository.
-        SaganError: no client is installed, or nobody is logged in.
+        SaganError: not logged in.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repository):
         raise UsageError(f"--push {repository}: write user/name")
-    try:
-        import huggingface_hub
-    except ImportError as e:
-        raise SaganError("--push needs huggingface_hub, which cannot be imported: pip install 'sagan-cli[hub]'") from e
+    import huggingface_hub
+
     if not huggingface_hub.get_token():
         raise SaganError(f"--push {repository}: not logged in to Hugging Face: run 'hf auth login', or set HF_TOKEN")
     return huggingface_hub.HfApi(library_name="sagan-cli")
 
 
 def push(client: Any, folder: Path, repository: str) -> str:
-    """Create the repository if it is not there, upload this module's files, and return the address.
+    """Create the repository if it is missing, upload the files, and return its address.
 
     Raises:
         SaganError: the Hub refuses, or cannot be reached.
@@ -135,7 +117,7 @@ def push(client: Any, folder: Path, repository: str) -> str:
             repo_id=repository, folder_path=str(folder), allow_patterns=list(FILES), commit_message="sagan export"
         )
     except Exception as e:
-        # The client's errors share no base: its own, httpx's or requests', the system's.
+        # The client's errors have no common base: its own, httpx's or requests', OSError.
         if not isinstance(e, OSError) and type(e).__module__.split(".")[0] not in _CLIENTS:
             raise
         line = " ".join(str(e).split())[:300] or type(e).__name__

@@ -15,7 +15,7 @@ from torch import Tensor
 from sagan_cli.errors import SaganError
 from sagan_cli.export.checking import check
 from sagan_cli.export.portable import Portable, about, quiet, reason, trace
-from sagan_cli.export.subject import Check, Subject
+from sagan_cli.export.trained_model import Check, TrainedModel
 from sagan_cli.files import write_atomic
 
 OPSET = 18
@@ -32,7 +32,7 @@ _FIRST_LINE = b'"""Pictures from a generator that `sagan export --format onnx` w
 
 
 def write_onnx(
-    subject: Subject, path: Path, *, attention: bool, notify: Callable[[str], None], script: bool = True
+    trained: TrainedModel, path: Path, *, attention: bool, notify: Callable[[str], None], script: bool = True
 ) -> Check:
     """Export, run beside PyTorch, and only then write `path`, atomically.
 
@@ -41,7 +41,7 @@ def write_onnx(
     the very tensor that the pass multiplies its values with. The metadata entry `sagan` is one JSON object.
 
     Args:
-        subject: its generator stands on the CPU.
+        trained: its generator stands on the CPU.
         script: also write `<stem>_draw.py` beside it, which draws with onnxruntime and numpy alone.
 
     Raises:
@@ -49,12 +49,12 @@ def write_onnx(
             attention was wanted of a generator that shows none; the file cannot be written.
     """
     _require()
-    network = Portable(subject, attention=attention).eval()
+    network = Portable(trained, attention=attention).eval()
     with quiet():
         # Always the explicit map: the fused kernel has no operator, and its decomposition pads for nothing.
-        program = trace(network, subject, pictures=0)
-        data = _serialised(program, network, subject)
-    result = _proven(data, subject, network, notify)
+        program = trace(network, trained, pictures=0)
+        data = _serialised(program, network, trained)
+    result = _proven(data, trained, network, notify)
     write_atomic(path, data)
     if script:
         write_script(path, notify)
@@ -87,7 +87,7 @@ def _require() -> None:
             ) from e
 
 
-def _serialised(program: torch.export.ExportedProgram, network: Portable, subject: Subject) -> bytes:
+def _serialised(program: torch.export.ExportedProgram, network: Portable, trained: TrainedModel) -> bytes:
     """The model as bytes, the same for the same weights: nothing in it tells of time, place or the code's lines."""
     import onnx
 
@@ -102,7 +102,7 @@ def _serialised(program: torch.export.ExportedProgram, network: Portable, subjec
         _strip(model)
         _name_batch(model.graph)
         entry = model.metadata_props.add()
-        entry.key, entry.value = METADATA_KEY, about(subject)
+        entry.key, entry.value = METADATA_KEY, about(trained)
         if model.ByteSize() > LARGEST:
             raise SaganError(
                 f"the ONNX file would have {model.ByteSize():,} bytes, and one file holds 2 GiB: use --format pt2"
@@ -112,7 +112,7 @@ def _serialised(program: torch.export.ExportedProgram, network: Portable, subjec
     except SaganError:
         raise
     except Exception as e:  # the exporter and the checker raise types of their own
-        raise SaganError(f"architecture '{subject.arch}' cannot be exported to ONNX: {reason(e)}") from e
+        raise SaganError(f"architecture '{trained.arch}' cannot be exported to ONNX: {reason(e)}") from e
     return data
 
 
@@ -137,7 +137,7 @@ def _name_batch(graph: Any) -> None:
                 dim.dim_param = "batch"
 
 
-def _proven(data: bytes, subject: Subject, network: Portable, notify: Callable[[str], None]) -> Check:
+def _proven(data: bytes, trained: TrainedModel, network: Portable, notify: Callable[[str], None]) -> Check:
     import onnxruntime
 
     runtime = f"onnxruntime {metadata.version('onnxruntime')}, CPU"
@@ -154,4 +154,4 @@ def _proven(data: bytes, subject: Subject, network: Portable, notify: Callable[[
         outputs: Sequence[np.ndarray] = session.run(list(names), feed)
         return outputs
 
-    return check(subject, network, runtime, run, lambda given: run(given, ("image",)), notify)
+    return check(trained, network, runtime, run, lambda given: run(given, ("image",)), notify)

@@ -18,8 +18,7 @@ from torch.export import Dim, ExportedProgram
 from sagan_cli.attention.maps import attention_layers
 from sagan_cli.engine.sample import Request, latents
 from sagan_cli.errors import SaganError
-from sagan_cli.export.facts import describe, published
-from sagan_cli.export.subject import Subject
+from sagan_cli.export.trained_model import TrainedModel, describe, published
 from sagan_cli.ops.assumed_batch import assumed_batch
 
 SEED_RULE = (
@@ -39,12 +38,12 @@ class Portable(nn.Module):
     The maps, one (B, N, M) for each attention layer in the order of `names[1:]`, are those that the pass itself uses.
     """
 
-    def __init__(self, subject: Subject, *, attention: bool = False) -> None:
+    def __init__(self, trained: TrainedModel, *, attention: bool = False) -> None:
         """Raises SaganError when maps are wanted and the generator shows none."""
         super().__init__()
-        self.generator = subject.generator
-        self.conditional = subject.spec.num_classes > 0
-        self._layers = list(attention_layers(subject.generator).items()) if attention else []
+        self.generator = trained.generator
+        self.conditional = trained.spec.num_classes > 0
+        self._layers = list(attention_layers(trained.generator).items()) if attention else []
         self.names = ["image", *(f"attention_{name}" for name, _ in self._layers)]
 
     def forward(self, latent: Tensor, label: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -60,13 +59,13 @@ class Portable(nn.Module):
         return (image, *(found[name] for name, _ in self._layers))
 
 
-def inputs(subject: Subject, count: int) -> tuple[Tensor, ...]:
+def inputs(trained: TrainedModel, count: int) -> tuple[Tensor, ...]:
     """The latents, and classes where there are any, of the seeds from 0 to `count` - 1, as `sagan sample` has them."""
-    z, y = latents([Request(seed) for seed in range(count)], subject.spec, None)
+    z, y = latents([Request(seed) for seed in range(count)], trained.spec, None)
     return (z,) if y is None else (z, y)
 
 
-def trace(network: nn.Module, subject: Subject, *, pictures: int) -> ExportedProgram:
+def trace(network: nn.Module, trained: TrainedModel, *, pictures: int) -> ExportedProgram:
     """The graph of a forward pass for any batch from 1 up.
 
     Args:
@@ -77,7 +76,7 @@ def trace(network: nn.Module, subject: Subject, *, pictures: int) -> ExportedPro
     """
     # Two: an example of one would be taken for a rule. The pass before it fills what a network keeps after the first,
     # which must not happen while tracing, where tensors are stand-ins.
-    example = inputs(subject, 2)
+    example = inputs(trained, 2)
     batch = Dim("batch", min=1)
     shapes = tuple({0: batch} for _ in example)
     try:
@@ -87,7 +86,7 @@ def trace(network: nn.Module, subject: Subject, *, pictures: int) -> ExportedPro
     except SaganError:
         raise
     except Exception as e:  # the tracer runs the architecture's code and raises what it likes
-        raise SaganError(f"architecture '{subject.arch}' cannot be exported: {reason(e)}") from e
+        raise SaganError(f"architecture '{trained.arch}' cannot be exported: {reason(e)}") from e
 
 
 def refuse_diverged(outputs: Iterable[Tensor]) -> None:
@@ -96,12 +95,12 @@ def refuse_diverged(outputs: Iterable[Tensor]) -> None:
         raise SaganError("the generator's output is not a number: its training diverged; export an earlier checkpoint")
 
 
-def about(subject: Subject) -> str:
+def about(trained: TrainedModel) -> str:
     """What a file says of itself: one JSON object, keys sorted, without the paths of this machine."""
     try:
-        return json.dumps({**describe(published(subject)), "seed_rule": SEED_RULE}, sort_keys=True, allow_nan=False)
+        return json.dumps({**describe(published(trained)), "seed_rule": SEED_RULE}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as e:  # options of a plugin's own
-        raise SaganError(f"{subject.source}: cannot be described in a file: {e}") from e
+        raise SaganError(f"{trained.source}: cannot be described in a file: {e}") from e
 
 
 @contextmanager

@@ -21,29 +21,29 @@ from torch.export import ExportedProgram
 from sagan_cli.errors import SaganError
 from sagan_cli.export.checking import BATCHES, check
 from sagan_cli.export.portable import Portable, about, quiet, reason, trace
-from sagan_cli.export.subject import Check, Subject
+from sagan_cli.export.trained_model import Check, TrainedModel
 from sagan_cli.files import write_atomic
 
 FACTS = "sagan.json"
 """Name of the extra file with the facts: `torch.export.load(f, extra_files={"sagan.json": ""})` fills it in."""
 
 
-def write_pt2(subject: Subject, path: Path, *, notify: Callable[[str], None]) -> Check:
+def write_pt2(trained: TrainedModel, path: Path, *, notify: Callable[[str], None]) -> Check:
     """Export, load again, run beside PyTorch, and only then write `path`, atomically.
 
     `torch.export.load(path).module()(latent, label)` takes latent float32 (B, latent) and, with classes, label int64
     (B,), for any B from 1 up, and returns a tuple of one: the picture (B, C, H, W) in [-1, 1].
 
     Args:
-        subject: its generator stands on the CPU.
+        trained: its generator stands on the CPU.
 
     Raises:
         SaganError: the architecture has no such graph; the program disagrees with the network; the file cannot be
             written.
     """
-    network = Portable(subject).eval()
+    network = Portable(trained).eval()
     with quiet():
-        data = _serialised(_traced(subject), subject)
+        data = _serialised(_traced(trained), trained)
         try:
             loaded = torch.export.load(io.BytesIO(data)).module()
         except Exception as e:  # the loader raises types of its own
@@ -53,20 +53,20 @@ def write_pt2(subject: Subject, path: Path, *, notify: Callable[[str], None]) ->
         with torch.inference_mode():
             return [output.numpy() for output in loaded(*given)]
 
-    result = check(subject, network, f"torch.export {torch.__version__.partition('+')[0]}, CPU", run, run, notify)
+    result = check(trained, network, f"torch.export {torch.__version__.partition('+')[0]}, CPU", run, run, notify)
     write_atomic(path, data)
     return result
 
 
-def _traced(subject: Subject) -> ExportedProgram:
+def _traced(trained: TrainedModel) -> ExportedProgram:
     """The program without weights that it does not read.
 
     A folded generator keeps 3x3 kernels from which the 4x4 ones of its resampling were made; an exported program would
     carry both.
     """
-    network = Portable(subject).eval()
+    network = Portable(trained).eval()
     # Routes are chosen as for the largest batch that is checked: small maps explicit, large ones fused.
-    program = trace(network, subject, pictures=BATCHES[-1])
+    program = trace(network, trained, pictures=BATCHES[-1])
     unread = _unread(program)
     if not unread:
         return program
@@ -74,7 +74,7 @@ def _traced(subject: Subject) -> ExportedProgram:
     for name in unread:
         owner, _, leaf = name.rpartition(".")
         setattr(lean.get_submodule(owner), leaf, nn.Parameter(torch.empty(0), requires_grad=False))
-    return trace(lean, subject, pictures=BATCHES[-1])
+    return trace(lean, trained, pictures=BATCHES[-1])
 
 
 def _unread(program: ExportedProgram) -> list[str]:
@@ -83,7 +83,7 @@ def _unread(program: ExportedProgram) -> list[str]:
     return [name for place, name in program.graph_signature.inputs_to_parameters.items() if not users[place]]
 
 
-def _serialised(program: ExportedProgram, subject: Subject) -> bytes:
+def _serialised(program: ExportedProgram, trained: TrainedModel) -> bytes:
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
@@ -91,12 +91,12 @@ def _serialised(program: ExportedProgram, subject: Subject) -> bytes:
     program.example_inputs = None
     out = io.BytesIO()
     try:
-        torch.export.save(program, out, extra_files={FACTS: about(subject)})
+        torch.export.save(program, out, extra_files={FACTS: about(trained)})
     except Exception as e:  # the writer raises types of its own
-        raise SaganError(f"architecture '{subject.arch}' cannot be exported to pt2: {reason(e)}") from e
+        raise SaganError(f"architecture '{trained.arch}' cannot be exported to pt2: {reason(e)}") from e
     data = out.getvalue()
     if pickles := pickled(data):
-        raise SaganError(f"architecture '{subject.arch}' cannot be exported to pt2 without a pickle: {pickles[0]}")
+        raise SaganError(f"architecture '{trained.arch}' cannot be exported to pt2 without a pickle: {pickles[0]}")
     return data
 
 

@@ -16,12 +16,11 @@ import torch
 
 from sagan_cli.attention.maps import attending, attention_layers
 from sagan_cli.errors import SaganError
-from sagan_cli.export.facts import describe, published
 from sagan_cli.export.onnx import write_onnx
-from sagan_cli.export.place import put_folder, workshop
 from sagan_cli.export.portable import SEED_RULE, inputs
-from sagan_cli.export.subject import Check, Subject
+from sagan_cli.export.trained_model import Check, TrainedModel, describe, published
 from sagan_cli.export.web_runtime import WebRuntime, find_runtime
+from sagan_cli.files import replace_folder, temporary_beside
 
 FORMAT = 1
 """Of model.json; the page refuses another."""
@@ -33,7 +32,7 @@ _GROUPS, _GROUP, _PROBES = 4, 4, 4
 """Pictures, few at a time for the memory, and random directions for each, by which latents are ordered."""
 
 
-def write_web(subject: Subject, folder: Path, *, runtime: Path | None, notify: Callable[[str], None]) -> Check:
+def write_web(trained: TrainedModel, folder: Path, *, runtime: Path | None, notify: Callable[[str], None]) -> Check:
     """Make `folder` appear whole: model.onnx, model.json, the page's files and onnxruntime-web's.
 
     Args:
@@ -48,81 +47,81 @@ def write_web(subject: Subject, folder: Path, *, runtime: Path | None, notify: C
         SaganError: there is no runtime to be had; no ONNX of this architecture, or one that disagrees with PyTorch;
             pictures that are neither gray nor in colour; the folder cannot be written.
     """
-    if subject.spec.channels not in _PICTURES:
+    if trained.spec.channels not in _PICTURES:
         raise SaganError(
-            f"--format web: a browser shows 1, 3 or 4 channels, and this model draws {subject.spec.channels}"
+            f"--format web: a browser shows 1, 3 or 4 channels, and this model draws {trained.spec.channels}"
         )
     files = find_runtime(runtime, notify)  # first, for it takes no time to fail
-    attention = _attention(subject)
-    with workshop(folder) as work:
+    attention = _attention(trained)
+    with temporary_beside(folder) as work:
         page = work / "page"
-        page.mkdir()  # unlike the workshop, with the mode that a web server needs
-        check = write_onnx(subject, page / MODEL, attention=bool(attention), notify=notify, script=False)
+        page.mkdir()  # unlike the temporary_beside, with the mode that a web server needs
+        check = write_onnx(trained, page / MODEL, attention=bool(attention), notify=notify, script=False)
         for source in resources.files("sagan_cli.export").joinpath("web").iterdir():
             (page / source.name).write_bytes(source.read_bytes())
         files.write(page)
-        facts = _facts(subject, attention, files, (page / MODEL).stat().st_size)
+        facts = _facts(trained, attention, files, (page / MODEL).stat().st_size)
         (page / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        put_folder(page, folder)
+        replace_folder(page, folder)
     return check
 
 
-def _attention(subject: Subject) -> list[dict[str, Any]]:
+def _attention(trained: TrainedModel) -> list[dict[str, Any]]:
     """Each attention layer's name, ONNX output and grids, from the latent to the picture; none where none are shown."""
     try:
-        attention_layers(subject.generator)
+        attention_layers(trained.generator)
     except SaganError:
         return []
-    given = inputs(subject, 1)
-    with torch.inference_mode(), attending(subject.generator) as found:
-        subject.generator(given[0], given[1] if len(given) > 1 else None)
+    given = inputs(trained, 1)
+    with torch.inference_mode(), attending(trained.generator) as found:
+        trained.generator(given[0], given[1] if len(given) > 1 else None)
     return [
         {"name": name, "output": f"attention_{name}", "query_grid": maps.query_grid, "key_grid": maps.key_grid}
         for name, maps in found.items()
     ]
 
 
-def _order(subject: Subject) -> list[int]:
+def _order(trained: TrainedModel) -> list[int]:
     """The numbers of the latent vector, first those that change the picture most.
 
     That is the mean squared slope of all pixels, the diagonal of E[J^T J], estimated by products of J^T with random
     vectors (Hutchinson 1989). On trained models slopes differ twentyfold, and 64 products find the largest twelve.
     """
-    given = inputs(subject, _GROUPS * _GROUP)
-    generator = copy.deepcopy(subject.generator)  # what it kept from passes in inference mode knows no gradients
+    given = inputs(trained, _GROUPS * _GROUP)
+    generator = copy.deepcopy(trained.generator)  # what it kept from passes in inference mode knows no gradients
     rng = torch.Generator().manual_seed(0)
-    slope = torch.zeros(subject.spec.latent)
+    slope = torch.zeros(trained.spec.latent)
     for start in range(0, _GROUPS * _GROUP, _GROUP):
         part = slice(start, start + _GROUP)
         z = given[0][part].clone().requires_grad_()
         with torch.enable_grad():
             x = generator(z, given[1][part] if len(given) > 1 else None)
         if not x.requires_grad:  # a generator may be no function that can be differentiated
-            return list(range(subject.spec.latent))
+            return list(range(trained.spec.latent))
         for left in range(_PROBES, 0, -1):
             (product,) = torch.autograd.grad(x, z, torch.randn(x.shape, generator=rng), retain_graph=left > 1)
             slope += product.square().sum(0)
     return [int(i) for i in slope.argsort(descending=True, stable=True)]
 
 
-def _facts(subject: Subject, attention: list[dict[str, Any]], runtime: WebRuntime, size: int) -> dict[str, Any]:
+def _facts(trained: TrainedModel, attention: list[dict[str, Any]], runtime: WebRuntime, size: int) -> dict[str, Any]:
     """What the page must know, and what a visitor may."""
-    generator = describe(published(subject))
-    spec, data = subject.spec, generator["data"]
+    generator = describe(published(trained))
+    spec, data = trained.spec, generator["data"]
     source = str(data["source"]).rstrip("/")
-    kind = "moving average of the weights" if subject.weights == "ema" else "trained weights"
+    kind = "moving average of the weights" if trained.weights == "ema" else "trained weights"
     return {
         "format": FORMAT,
-        "title": f"{subject.arch} · {source}",
+        "title": f"{trained.arch} · {source}",
         "about": f"{spec.width} × {spec.height} pixels, learnt from {data['count']:,} pictures "
-        f"in {subject.step:,} steps ({kind}).",
+        f"in {trained.step:,} steps ({kind}).",
         "height": spec.height,
         "width": spec.width,
         "channels": spec.channels,
         "latent": spec.latent,
-        "latent_order": _order(subject),
+        "latent_order": _order(trained),
         "num_classes": spec.num_classes,
-        "class_names": list(subject.class_names) or [str(i) for i in range(spec.num_classes)],
+        "class_names": list(trained.class_names) or [str(i) for i in range(spec.num_classes)],
         "attention": attention,
         "model": {"file": MODEL, "bytes": size},
         "runtime": runtime.facts(),

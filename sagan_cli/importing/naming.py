@@ -8,7 +8,3 @@ FORMATS = {
     "heykeetae": "heykeetae/Self-Attention-GAN",
 }
 """Name -> the project whose files it means."""
-IMPORTED = "imported"
-"""The status of a run that was not trained here: it has no discriminator and no optimiser."""
-UNKNOWN = "unknown pictures"
-"""The data set of such a run; no path and no name is ever called that."""

@@ -23,10 +23,10 @@ from sagan_cli.engine.checkpoint import FACTS, FORMAT, MODEL
 from sagan_cli.errors import CheckpointError, UsageError
 from sagan_cli.files import write_directory
 from sagan_cli.importing.foreign import Converted
-from sagan_cli.importing.naming import FORMATS, IMPORTED, UNKNOWN
+from sagan_cli.importing.naming import FORMATS
 from sagan_cli.importing.reading import Loaded
 from sagan_cli.plugins import registry
-from sagan_cli.runs import Run
+from sagan_cli.runs import IMPORTED, UNKNOWN_DATA, Run
 
 
 def checked(converted: Converted, path: Path) -> dict[str, Tensor]:
@@ -78,7 +78,7 @@ def write(loaded: Loaded, format_: str, converted: Converted, state: dict[str, T
     package = f"{arch.package} {arch.version}"
     names = [str(i) for i in range(converted.spec.num_classes)]
     # The digest of the pictures is not known; that of the file stands for where all of this comes from.
-    data = {"source": UNKNOWN, "digest": loaded.sha256, "count": 0}
+    data = {"source": UNKNOWN_DATA, "digest": loaded.sha256, "count": 0}
     spec = {**asdict(converted.spec), "options": dict(converted.spec.options)}
     about = {"arch": converted.arch, "arch_package": package, "spec": spec, "class_names": names, "data": data}
     _write_checkpoint(run.checkpoints / f"{loaded.step:08d}", loaded.step, state, about)
@@ -120,10 +120,10 @@ def _config(converted: Converted, step: int) -> Config:
     """The settings as far as a generator tells them; the others are the defaults, which nobody used."""
     spec = converted.spec
     data = DataConfig(
-        source=UNKNOWN, size=str(spec.height), channels=str(spec.channels), unconditional=not spec.num_classes
+        data=UNKNOWN_DATA, size=str(spec.height), channels=str(spec.channels), unconditional=not spec.num_classes
     )
     model = ModelConfig(
-        arch=converted.arch, base_width=spec.base_width, latent=spec.latent,
+        arch=converted.arch, width=spec.base_width, latent=spec.latent,
         attn_at=",".join(map(str, spec.attn_at)) or "none", options=dict(spec.options),
     )  # fmt: skip
     return replace(Config(), data=data, model=model, train=TrainConfig(steps=max(step, 1)))

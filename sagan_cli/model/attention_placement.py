@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from sagan_cli.config.architectures import USUAL, shown
+from sagan_cli.config.schema import option_text
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.geometry import check_attention, default_attention
 from sagan_cli.model.attention_blocks import KINDS, RATIOS, attention_block
+from sagan_cli.plugins.registry import default_options
 
 PLACES = ("auto", "published", "sides")
 """`published`: the stages of the source; `sides`: the maps of `--attn-at`; `auto`: see `attended`."""
@@ -27,7 +28,7 @@ def options(spec: ModelSpec, arch: str, known: Mapping[str, Sequence[Any]]) -> d
         UsageError: unknown option or value.
     """
     for name, value in spec.options.items():
-        said = shown(name, value)
+        said = option_text(name, value)
         if name not in known:
             raise UsageError(f"{said}: architecture '{arch}' has no such option{closest(name, known)}")
         if value not in known[name]:
@@ -106,7 +107,7 @@ class AttentionBlocks(nn.ModuleDict):
         spectral: bool = False,
         arch: str,
     ) -> None:
-        said = {**USUAL[arch], **spec.options}
+        said = {**default_options(arch), **spec.options}
         super().__init__(
             {
                 side: attention_block(widths[stage], said["attention"], said["attn_ratio"], spectral=spectral)

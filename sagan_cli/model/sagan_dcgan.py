@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan_cli.config.architectures import USUAL
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import geometry
 from sagan_cli.model import attention_placement as stages
@@ -29,6 +28,7 @@ from sagan_cli.model.dcgan import Discriminator, Generator, Style
 from sagan_cli.model.layers import SpectralNormed
 from sagan_cli.ops.kernel_layout import swap_in_out_channels
 from sagan_cli.ops.precision import product_type
+from sagan_cli.plugins.registry import default_options
 
 KNOWN = {**ATTENTION, "spectral_norm": ("both", "d", "none"), "deconv_rows": ("output", "input")}
 """The options of `sagan-dcgan`, and their values."""
@@ -100,7 +100,7 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
     """
     said = options(spec, "sagan-dcgan", KNOWN)
     style = replace(PORT, deconv=functools.partial(SNConvTranspose2d, rows=said.get("deconv_rows", "output")))
-    spectral = said.get("spectral_norm", USUAL["sagan-dcgan"]["spectral_norm"])
+    spectral = said.get("spectral_norm", default_options("sagan-dcgan")["spectral_norm"])
     if spectral != "both":
         style = replace(style, deconv=nn.ConvTranspose2d, spectral_g=False)
     if spectral == "none":

@@ -1,7 +1,7 @@
 """Look up built-in and installed extensions of every kind. Standard library only.
 
 A plugin is an installed distribution with an entry point in one of the groups of `GROUPS`. Listing reads metadata only;
-`load` imports one plugin when it is chosen, so that a slow or broken plugin costs nothing until it is used.
+`load` imports a plugin only when it is used, so that a slow or broken plugin does not affect other commands.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sagan_cli import __version__
-from sagan_cli.contracts import API_VERSION, Augmentation, Constraint, Exporter, Loss, Metric, Penalty
 from sagan_cli.errors import PluginError, SaganError, UsageError, closest
-from sagan_cli.plugins import installed
 from sagan_cli.plugins.builtins import BUILTINS as BUILTINS
 from sagan_cli.plugins.builtins import GROUPS as GROUPS
 
@@ -33,17 +33,17 @@ _FLAGS = {
     "loggers": "--logger ", "exporters": "--format ",
 }  # fmt: skip
 INSTANCES = {
-    "metrics": Metric, "losses": Loss, "penalties": Penalty, "augmentations": Augmentation, "constraints": Constraint,
-    "exporters": Exporter,
+    "metrics": "Metric", "losses": "Loss", "penalties": "Penalty", "augmentations": "Augmentation",
+    "constraints": "Constraint", "exporters": "Exporter",
 }  # fmt: skip
 """Kinds whose entry points name an instance of a class of `contracts`; the others name a callable."""
 ALLOWLIST = "SAGAN_PLUGINS"
-"""Environment variable: unset = every installed plugin, empty = none, else a comma list of distribution names."""
+"""Environment variable with the distributions to use, separated by commas; unset: all, empty: none."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One name of the registry, and where it comes from."""
+    """One extension and its origin."""
 
     kind: str
     name: str
@@ -53,25 +53,25 @@ class Entry:
     version: str
     builtin: bool
     summary: str
-    """One line for a listing; a plugin's is its distribution's summary."""
+    """One line; of a plugin, the summary of its distribution."""
     problem: str = ""
-    """Why the name cannot be used, as far as metadata tells: it is taken. Empty when nothing is known against it."""
+    """Why the name cannot be used: it is taken. Empty otherwise."""
 
     @property
     def title(self) -> str:
-        """`architecture 'tiny' of sagan-tiny 0.1.0`."""
+        """Return a description such as "architecture 'tiny' of sagan-tiny 0.1.0"."""
         return f"{NOUNS[self.kind]} '{self.name}' of {self.package} {self.version}"
 
 
 def names(kind: str) -> list[str]:
-    """Every usable or broken name once, built-ins first, plugins in alphabetical order."""
+    """Return all names, built-ins first, then plugins in alphabetical order."""
     return list(dict.fromkeys(entry.name for entry in entries(kind)))
 
 
 def entries(kind: str) -> list[Entry]:
-    """Everything that `SAGAN_PLUGINS` lets through, built-ins first; imports no plugin.
+    """Return all extensions that `SAGAN_PLUGINS` allows, built-ins first; imports no plugin.
 
-    A name that several distributions claim appears once for each, with `problem` saying so.
+    A name of several distributions appears once for each, with a `problem`.
     """
     built_in = [
         Entry(kind, point.name, point.value, "sagan-cli", __version__, True, point.summary) for point in BUILTINS[kind]
@@ -92,7 +92,7 @@ def entries(kind: str) -> list[Entry]:
 
 
 def faults() -> list[str]:
-    """What is wrong beside single entries: unreadable plugin metadata, a package in `SAGAN_PLUGINS` that is absent."""
+    """Return problems of distributions: unreadable metadata, or a name in `SAGAN_PLUGINS` that is not installed."""
     present, unreadable = _scan()
     allowed = _allowed() or set()
     absent = sorted(allowed - {_normal(e.package) for e in present})
@@ -101,11 +101,11 @@ def faults() -> list[str]:
 
 
 def find(kind: str, name: str) -> Entry:
-    """The entry of a name, not yet imported.
+    """Return the entry of a name without importing it.
 
     Raises:
-        UsageError: no such name; the message lists the known ones.
-        PluginError: several distributions claim it.
+        UsageError: no such name; the message lists all names.
+        PluginError: several distributions have it.
     """
     entry = next((e for e in entries(kind) if e.name == name), None)
     if entry is None:
@@ -121,32 +121,34 @@ def find(kind: str, name: str) -> Entry:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import what a name stands for: a `DatasetFactory`, an `ArchitectureFactory`, or a command's function.
+    """Import and return the object of a name.
 
-    A plugin's factory comes wrapped, so that a failure inside it names the plugin and is not taken for one of ours.
+    A plugin's factory is wrapped, so that an error inside it names the plugin.
 
     Raises:
         UsageError: no such name.
-        PluginError: it cannot be imported, is not callable, or was written for another version of the contract.
+        PluginError: it cannot be imported, has another type, or was written for another API version.
     """
     return load_entry(find(kind, name))
 
 
 def load_entry(entry: Entry) -> Any:
-    """`load` for an entry in hand.
+    """Import and return the object of an entry.
 
     Raises:
         PluginError: as for `load`.
     """
+    import sagan_cli.contracts as contracts  # not needed to list names, and 7 ms of the 90 of `sagan --help`
+
     if entry.problem:
         raise PluginError(f"{NOUNS[entry.kind]} {entry.problem}")
     try:
         module, _, attribute = entry.value.partition("[")[0].replace(" ", "").partition(":")  # [extras] are for pip
         loaded: Any = importlib.import_module(module)
-        api = getattr(loaded, "SAGAN_PLUGIN_API", API_VERSION)
-        if api != API_VERSION:
-            update = "sagan-cli" if isinstance(api, int) and api > API_VERSION else entry.package
-            ours = f"sagan-cli {__version__} has {API_VERSION}"
+        api = getattr(loaded, "SAGAN_PLUGIN_API", contracts.API_VERSION)
+        if api != contracts.API_VERSION:
+            update = "sagan-cli" if isinstance(api, int) and api > contracts.API_VERSION else entry.package
+            ours = f"sagan-cli {__version__} has {contracts.API_VERSION}"
             raise PluginError(f"{entry.title} was written for plugin API {api}, {ours}: update {update}")
         for part in attribute.split(".") if attribute else ():
             loaded = getattr(loaded, part)
@@ -155,15 +157,20 @@ def load_entry(entry: Entry) -> Any:
     except (Exception, SystemExit) as e:  # an import runs foreign code, which may raise anything
         raise PluginError(f"{entry.title} cannot be imported: {_line(e)}; {_way_out(entry)}") from e
     wanted = INSTANCES.get(entry.kind)
-    if not (callable(loaded) if wanted is None else isinstance(loaded, wanted)):
-        named = "a function" if wanted is None else f"a sagan_cli.contracts.{wanted.__name__}"
+    if not (callable(loaded) if wanted is None else isinstance(loaded, getattr(contracts, wanted))):
+        named = "a function" if wanted is None else f"a sagan_cli.contracts.{wanted}"
         what = f"{entry.value} is of type {type(loaded).__name__}, not {named}"
         raise PluginError(f"{entry.title}: {what}; {_way_out(entry)}")
-    return _Guarded(entry, loaded) if entry.kind in ("datasets", "architectures") and not entry.builtin else loaded
+    return _NamingErrors(entry, loaded) if entry.kind in ("datasets", "architectures") and not entry.builtin else loaded
+
+
+def default_options(arch: str) -> Mapping[str, Any]:
+    """Return what `auto` means for the options of a built-in architecture; empty for a plugin's."""
+    return next((row.options for row in BUILTINS["architectures"] if row.name == arch), {})
 
 
 def refresh() -> None:
-    """Forget what was scanned: for tests and for programs that install plugins while they run."""
+    """Scan again at the next call, for programs that install plugins while they run."""
     _scan.cache_clear()
     importlib.invalidate_caches()
 
@@ -173,8 +180,8 @@ def failure(entry: Entry, e: Exception) -> PluginError:
     return PluginError(f"{entry.title} failed: {_line(e)}; {_way_out(entry)}")
 
 
-class _Guarded:
-    """A plugin's factory whose failures say whose they are; its attributes show through, functions guarded alike."""
+class _NamingErrors:
+    """A plugin's factory, and the functions among its attributes, with errors that name the plugin."""
 
     def __init__(self, entry: Entry, factory: Callable[..., Any]) -> None:
         self._entry = entry
@@ -189,20 +196,20 @@ class _Guarded:
             raise failure(self._entry, e) from e
 
     def __getattr__(self, name: str) -> Any:
-        # Private names never pass: while unpickling, `_factory` itself is asked for before it exists.
+        # Unpickling looks up private names such as `_factory` before they exist.
         if name.startswith("_"):
             raise AttributeError(name)
         value = getattr(self._factory, name)
-        return _Guarded(self._entry, value) if inspect.isfunction(value) else value
+        return _NamingErrors(self._entry, value) if inspect.isfunction(value) else value
 
 
 @functools.cache
 def _scan() -> tuple[tuple[Entry, ...], tuple[str, ...]]:
-    """All plugin entries of all installed distributions, and a sentence for each distribution that cannot be read.
+    """Return the entries of all installed distributions, and a line for each distribution that cannot be read.
 
-    Not `metadata.entry_points()`: there one damaged distribution takes all the others with it.
+    `metadata.entry_points()` is not used, because one damaged distribution makes it fail.
     """
-    if not installed.may_have("sagan."):  # nearly always, and importlib.metadata takes a third of the start
+    if not _plugins_possible():
         return (), ()
     from importlib import metadata
 
@@ -212,12 +219,12 @@ def _scan() -> tuple[tuple[Entry, ...], tuple[str, ...]]:
     kinds = {group: kind for kind, group in GROUPS.items()}
     for dist in metadata.distributions():
         try:
-            # The search for the group's prefix spares parsing the files of all other distributions.
+            # Searching the text first avoids parsing the files of all other distributions.
             if "sagan." not in (dist.read_text("entry_points.txt") or ""):
                 continue
             points = [point for point in dist.entry_points if point.group in kinds]
             package, version, summary = dist.metadata["Name"], dist.version, dist.metadata["Summary"] or ""
-            # The first of a name on sys.path is the one that Python imports.
+            # Python imports the first distribution of a name on sys.path.
             if points and _normal(package) not in seen:
                 seen.add(_normal(package))
                 found += [Entry(kinds[p.group], p.name, p.value, package, version, False, summary) for p in points]
@@ -226,13 +233,49 @@ def _scan() -> tuple[tuple[Entry, ...], tuple[str, ...]]:
     return tuple(found), tuple(unreadable)
 
 
+def _plugins_possible() -> bool:
+    """Return False if no distribution on sys.path has an entry point group of ours; True if unsure.
+
+    A check before the scan, because importing importlib.metadata and scanning takes 17 to 25 ms of the 110 of
+    `sagan --help`, and most installations have no plugin.
+    """
+    for finder in sys.meta_path:
+        if hasattr(finder, "find_distributions") and getattr(finder, "__name__", "") != "PathFinder":
+            return True  # it may know distributions that are not on sys.path
+    try:
+        return any(_has_entry_points(Path(folder)) for folder in dict.fromkeys(sys.path))
+    except (OSError, ValueError):
+        return True
+
+
+def _has_entry_points(folder: Path) -> bool:
+    """Return whether a distribution in this folder has an entry point group of ours.
+
+    Raises:
+        OSError, ValueError: a file cannot be read.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - texts: a Path for each of hundreds takes longer than the rest
+    except FileNotFoundError:
+        return False
+    for name in names:
+        if name.lower().endswith((".dist-info", ".egg-info")) or name.lower() == "egg-info":
+            try:
+                text = (folder / name / "entry_points.txt").read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if "sagan." in text.decode("utf-8"):
+                return True
+    return False
+
+
 def _allowed() -> set[str] | None:
     text = os.environ.get(ALLOWLIST)
     return None if text is None else {_normal(part.strip()) for part in text.split(",") if part.strip()}
 
 
 def _normal(name: str) -> str:
-    """A distribution's name as PEP 503 compares it."""
+    """Return the normalised name of a distribution (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -28,7 +28,7 @@ from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation import records
 from sagan_cli.evaluation.image_sets import RealImages
-from sagan_cli.loggers.progress import Progress
+from sagan_cli.loggers import Progress
 
 TINY = ("--size", 16, "--width", 2, "--batch", 4, "--set", "model.latent=4", "--device", "cpu")
 WITHOUT_FID = ("--extractor", "none", "-n", 24)

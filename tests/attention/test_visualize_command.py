@@ -189,7 +189,7 @@ def test_pictures_are_cropped_where_the_run_s_data_has_gone(home: Path, tmp_path
     run = tmp_path / "moved"
     shutil.copytree(home / RUN, run)
     record = json.loads((run / "run.json").read_text())
-    record["config"]["data"]["source"] = str(tmp_path / "gone")
+    record["config"]["data"]["data"] = str(tmp_path / "gone")
     (run / "run.json").write_text(json.dumps(record))
     Image.fromarray(np.arange(20 * 40, dtype=np.uint8).reshape(20, 40)).save(tmp_path / "x.png")
     args = ("visualize-attn", run, "--image", tmp_path / "x.png", "--out", tmp_path / "a.npz")

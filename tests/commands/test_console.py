@@ -12,7 +12,7 @@ import pytest
 import sagan_cli
 from sagan_cli import console
 from sagan_cli.contracts import RunInfo
-from sagan_cli.loggers.progress import Progress
+from sagan_cli.loggers import Progress
 
 pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX")
 
@@ -190,7 +190,7 @@ import time
 from sagan_cli import console
 from pathlib import Path
 from sagan_cli.contracts import RunInfo
-from sagan_cli.loggers.progress import Progress
+from sagan_cli.loggers import Progress
 display = Progress(RunInfo(Path("run"), {}, 5))
 for step in range(1, 6):
     values = {"d_loss": 1.5, "g_loss": 0.5, "gamma_g32": 0.25, "gamma_d32": 0.125}

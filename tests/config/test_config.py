@@ -10,7 +10,7 @@ import pytest
 
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import Resolved, flatten, frozen_for_resume, resolve, same_run, to_toml
-from sagan_cli.config.schema import SETTINGS, Config
+from sagan_cli.config.schema import SETTINGS, Config, current_keys
 from sagan_cli.errors import UsageError
 
 
@@ -25,8 +25,8 @@ def test_flag_beats_variable_beats_file_beats_preset_beats_default(tmp_path: Pat
     layers: dict[str, Any] = {"preset": "laptop", "file": file, "environ": {"SAGAN_BATCH": "7", "SAGAN_STEPS": "8"}}
     r = make(flags={"train.batch": 9}, **layers)
     assert (r.config.train.batch, r.config.train.steps, r.config.train.ema) == (9, 8, 0.5)
-    assert r.config.model.base_width == PRESETS["laptop"][1]["model.base_width"]
-    assert [r.sources[k] for k in ("train.batch", "train.steps", "train.ema", "model.base_width", "train.seed")] == [
+    assert r.config.model.width == PRESETS["laptop"][1]["model.width"]
+    assert [r.sources[k] for k in ("train.batch", "train.steps", "train.ema", "model.width", "train.seed")] == [
         "--batch", "SAGAN_STEPS", str(file), "preset laptop", "default",
     ]  # fmt: skip
 
@@ -51,7 +51,7 @@ def test_kimg_is_steps_by_another_name() -> None:
 @pytest.mark.parametrize("preset", [None, *PRESETS])
 def test_printed_toml_reads_back_as_the_same_configuration(preset: str | None, tmp_path: Path) -> None:
     first = make(
-        preset=preset, sets=["model.options.depth=2", 'model.options.name="a \\"b\\""'], flags={"data.source": "a b\\c"}
+        preset=preset, sets=["model.options.depth=2", 'model.options.name="a \\"b\\""'], flags={"data.data": "a b\\c"}
     )
     file = tmp_path / "printed.toml"
     file.write_text(to_toml(first))
@@ -165,3 +165,23 @@ def test_settings_that_build_the_same_are_equal() -> None:
 def test_flags_and_variables_are_unique() -> None:
     assert len({s.flag for s in SETTINGS.values()}) == len(SETTINGS)
     assert all(s.help.endswith((".", "ms.")) for s in SETTINGS.values())
+
+
+def test_keys_of_version_0_1_are_read_with_a_note(tmp_path: Path) -> None:
+    file = tmp_path / "old.toml"
+    file.write_text('[data]\nsource = "cifar10"\nroot = "sets"\n[model]\nbase_width = 8\n')
+    r = resolve(flags={}, sets=["model.base_width=16"], environ={}, file=file, preset="laptop")
+    assert (r.config.data.data, r.config.data.data_root, r.config.model.width) == ("cifar10", "sets", 16)
+    assert r.notes == (
+        f"--config {file}: data.source is now data.data",
+        f"--config {file}: data.root is now data.data_root",
+        f"--config {file}: model.base_width is now model.width",
+        "--set: model.base_width is now model.width",
+    )
+    assert current_keys({"data.source": "cifar10", "train.decay_from": 0})["data.data"] == "cifar10"
+
+
+def test_a_flag_a_key_and_a_variable_have_one_name() -> None:
+    for key, setting in SETTINGS.items():
+        name = key.partition(".")[2]
+        assert (setting.flag, setting.variable) == (name.replace("_", "-"), f"SAGAN_{name.upper()}")

@@ -14,14 +14,13 @@ from PIL import Image
 from support.cli import TINY, fails, ok
 from support.idx_files import idx_folder
 
-from sagan_cli.config.legacy import effective
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import Resolved, flatten, resolve
-from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS
+from sagan_cli.config.schema import OPTIONS_KEY, SETTINGS, effective
 from sagan_cli.config.systems import SYSTEMS, departures, named_in
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.engine.anatomy import anatomy
-from sagan_cli.engine.jobs import settled
+from sagan_cli.engine.job import settled
+from sagan_cli.engine.networks import summarize
 from sagan_cli.errors import UsageError
 from sagan_cli.geometry import parse_shape
 from sagan_cli.plugins import registry
@@ -32,7 +31,7 @@ NAMED = (
 )  # fmt: skip
 SMALL = ("--size", 16, *TINY, "--batch", 16)
 """A run of milliseconds; the batch shortens the 1,024 latents on which the averaged network is measured."""
-SCALE = ("data.", "run.", "model.base_width", "train.batch", "train.steps", "train.ema", "train.seed")
+SCALE = ("data.", "run.", "model.width", "train.batch", "train.steps", "train.ema", "train.seed")
 """What no system may fix."""
 
 
@@ -200,7 +199,7 @@ def test_the_docs_count_its_parameters(name: str) -> None:
     shape = parse_shape(str(size), model.attn_at, None)
     spec = ModelSpec(size, size, 3, classes, model.latent, 64, shape.attn_at, model.spec_options())
     spec = settled(model.arch, spec, auto=model.attn_at == "auto")
-    counts = [network.parameters for network in anatomy(model.arch, spec)]
+    counts = [network.parameters for network in summarize(model.arch, spec)]
     assert [int(re.sub(r"\(\d+\)|[*,]", "", cell)) for cell in cells] == counts
 
 

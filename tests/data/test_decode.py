@@ -1,4 +1,4 @@
-"""Every mode, depth and kind of damage that a picture file comes in."""
+"""Every mode, depth and kind of damage that an image file comes in."""
 
 from __future__ import annotations
 
@@ -208,8 +208,8 @@ def test_bombs_are_refused_where_pillow_has_no_limit(monkeypatch: pytest.MonkeyP
     ("data", "says"),
     [
         (b"", "empty file"),
-        (b"hello, I am a text", "not a picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        (b"hello, I am a text", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (bomb(100, 100), "truncated"),
     ],
     ids=["empty", "text", "eps", "short-png"],

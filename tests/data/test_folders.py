@@ -36,7 +36,7 @@ def refusal(root: Path, *parts: str) -> str:
 
 def test_a_flat_folder_has_no_classes_and_a_fixed_order(tmp_path: Path) -> None:
     make.fill(tmp_path, {"": 3})
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     data = opened(tmp_path)
     assert (len(data), data.class_names) == (3, ())
     assert data.listing.names == ("0000.png", "0001.png", "0002.png")
@@ -78,14 +78,14 @@ def test_unconditional_takes_every_picture_at_any_depth(tmp_path: Path) -> None:
 
 
 def test_empty_folders_say_so(tmp_path: Path) -> None:
-    refusal(tmp_path, "empty", "put pictures")
+    refusal(tmp_path, "empty", "put images")
     (tmp_path / "cat").mkdir()
     refusal(tmp_path, "empty")
     (tmp_path / "readme.txt").write_text("x")
-    refusal(tmp_path, "no pictures", "1 other file", "readme.txt")
+    refusal(tmp_path, "no images", "1 other file", "readme.txt")
     (tmp_path / "faces.zip").write_bytes(b"x")
     refusal(tmp_path, "2 other files", f"pass --data {tmp_path}/faces.zip")
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         opened(tmp_path, unconditional=True)
 
 
@@ -139,7 +139,7 @@ def test_classes_with_different_sub_folders_are_classes(tmp_path: Path) -> None:
 
 def test_pictures_beside_class_folders_name_both_ways_out(tmp_path: Path) -> None:
     make.fill(tmp_path, {"": 1, "cat": 1, "dog": 1})
-    refusal(tmp_path, "1 picture beside 2 folders of pictures (cat, dog)", "move", "--unconditional")
+    refusal(tmp_path, "1 image beside 2 folders of images (cat, dog)", "move", "--unconditional")
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_several_sets_in_one_folder_are_ambiguous(tmp_path: Path) -> None:
 def test_labels_of_another_set(tmp_path: Path) -> None:
     make.write_mnist(tmp_path, 20)
     make.write_idx(tmp_path / "train-labels-idx1-ubyte", np.arange(19))
-    refusal(tmp_path, "20 pictures", "19 labels", "do not belong together")
+    refusal(tmp_path, "20 images", "19 labels", "do not belong together")
 
 
 IMAGES = "train-images-idx3-ubyte"
@@ -135,9 +135,9 @@ IMAGES = "train-images-idx3-ubyte"
         (b"\0\0\x08\x03\0\0\0\x05", "too short for an IDX file"),
         (b"\x89PNG\r\n\x1a\n" + bytes(2000), "not an IDX file of unsigned bytes"),
         (struct.pack(">HBBIII", 0, 13, 3, 5, 28, 28) + bytes(5 * 784 * 4), "not an IDX file of unsigned bytes"),
-        (struct.pack(">HBBI", 0, 8, 1, 20) + bytes(20), "1 dimensions where 3 belong"),
-        (struct.pack(">HBBIII", 0, 8, 3, 0, 28, 28), "0x28x28 are no data set"),
-        (struct.pack(">HBBIII", 0, 8, 3, 1, 2**31, 2**31), "are no data set"),
+        (struct.pack(">HBBI", 0, 8, 1, 20) + bytes(20), "1 dimensions instead of 3"),
+        (struct.pack(">HBBIII", 0, 8, 3, 0, 28, 28), "0x28x28 are no dataset"),
+        (struct.pack(">HBBIII", 0, 8, 3, 1, 2**31, 2**31), "are no dataset"),
         (struct.pack(">HBBIII", 0, 8, 3, 5, 28, 28) + bytes(4 * 784), "cut short: 3,152 bytes where 3,936 belong"),
         (struct.pack(">HBBIII", 0, 8, 3, 5, 28, 28) + bytes(6 * 784), "longer than its header says"),
     ],

@@ -1,4 +1,4 @@
-"""The cache: what makes a new pack, what does not, what is damaged, and what too many bad pictures say."""
+"""The cache: what makes a new pack, what does not, what is damaged, and what too many bad images say."""
 
 from __future__ import annotations
 
@@ -305,7 +305,7 @@ def test_a_disk_too_small_is_found_before_packing(cache: Path) -> None:
     assert told.steps == []
 
 
-# Bad pictures.
+# Bad images.
 
 
 def spoil(root: Path, names: list[str]) -> None:
@@ -325,7 +325,7 @@ def test_bad_pictures_are_skipped_counted_and_listed(root: Path, cache: Path) ->
     assert [s["file"] for s in got.skipped] == ["cat/0001.png", "dog/0000.png"]
     assert got.skipped[0]["reason"] == "empty file"
     (line,) = told.lines
-    assert line.startswith("skipped 2 of 5 pictures (40 %) cannot be read (cat/0001.png: empty file; dog/0000.png: ")
+    assert line.startswith("skipped 2 of 5 images (40 %) cannot be read (cat/0001.png: empty file; dog/0000.png: ")
     assert line.endswith(f"all are listed in {got.manifest}")
     assert json.loads(got.manifest.read_text())["skipped"] == list(got.skipped)
     again = Told()
@@ -355,13 +355,13 @@ def test_mending_a_picture_is_a_new_pack(root: Path, cache: Path) -> None:
 
 def test_a_class_without_a_readable_picture_is_refused(root: Path, cache: Path) -> None:
     spoil(root, ["dog/0000.png", "dog/0001.png"])
-    with pytest.raises(DataError, match="no picture of class 'dog' can be read"):
+    with pytest.raises(DataError, match="no image of class 'dog' can be read"):
         pack(folder(root), cache, max_bad=0.9)
 
 
 def test_nothing_readable_at_all(root: Path, cache: Path) -> None:
     spoil(root, [p.relative_to(root).as_posix() for p in root.rglob("*.png")])
-    with pytest.raises(DataError, match=r"none of the 5 pictures can be read \(first: cat/0000.png: empty file\)"):
+    with pytest.raises(DataError, match=r"none of the 5 images can be read \(first: cat/0000.png: empty file\)"):
         pack(folder(root), cache, max_bad=1.0)
     assert packs(cache) == []
 
@@ -369,12 +369,12 @@ def test_nothing_readable_at_all(root: Path, cache: Path) -> None:
 def test_fewer_pictures_than_a_batch(root: Path, cache: Path) -> None:
     got = pack(folder(root), cache)
     require_batch(got, 5)
-    with pytest.raises(DataError, match=r"^--batch 6: the data set holds only 5 pictures: pass --batch 5 or fewer"):
+    with pytest.raises(DataError, match=r"^--batch 6: the dataset holds only 5 images: pass --batch 5 or fewer"):
         require_batch(got, 6)
 
 
 def test_a_set_without_pictures(cache: Path) -> None:
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         pack(Drawn(0), cache)
 
 
@@ -388,20 +388,20 @@ def test_a_plugin_that_fails_is_said_to(cache: Path) -> None:
         def read(self, index: int) -> tuple[np.ndarray, int]:
             return {}["colour"]
 
-    with pytest.raises(PluginError, match="the data set failed at picture 0: KeyError: 'colour'"):
+    with pytest.raises(PluginError, match="the dataset failed at image 0: KeyError: 'colour'"):
         pack(Broken(3), cache, channels=3)
 
 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        ((np.zeros((4, 4), np.float32), 0), r"picture 0 is float32 \(4, 4\); it must be uint8"),
+        ((np.zeros((4, 4), np.float32), 0), r"image 0 is float32 \(4, 4\); it must be uint8"),
         ((np.zeros((4, 4, 2), np.uint8), 0), r"is uint8 \(4, 4, 2\)"),
         ((np.zeros((0, 4, 3), np.uint8), 0), r"is uint8 \(0, 4, 3\)"),
         (([[1]], 0), "is list"),
         ((np.zeros((4, 4), np.uint8), 3), "has label 3; it names 3 classes"),
         ((np.zeros((4, 4), np.uint8), -1), "has label -1"),
-        (OSError(5, "Input/output error"), "cannot be read at picture 0: Input/output error"),
+        (OSError(5, "Input/output error"), "cannot be read at image 0: Input/output error"),
     ],
 )
 def test_answers_against_the_contract_are_named(answer: object, says: str, cache: Path) -> None:

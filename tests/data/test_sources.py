@@ -1,4 +1,4 @@
-"""Which data set a `--data` means, and the sets that torchvision knows by name."""
+"""Which dataset a `--data` means, and the sets that torchvision knows by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def opened(data: str, root: Path = Path("data"), unconditional: bool = False, **
 
 @pytest.fixture
 def plugin(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A registered data set called `shapes`; returns the calls to its factory."""
+    """A registered dataset called `shapes`; returns the calls to its factory."""
     calls: list[dict[str, Any]] = []
 
     class Factory:
@@ -102,9 +102,9 @@ def test_a_path_that_does_not_exist_names_its_neighbour(tmp_path: Path) -> None:
 def test_files_that_are_no_data_set(tmp_path: Path) -> None:
     make.save(tmp_path / "one.png", make.noise(1))
     (tmp_path / "set.tar").write_bytes(b"x")
-    with pytest.raises(UsageError, match="one picture only: pass the folder"):
+    with pytest.raises(UsageError, match="one image only: pass the folder"):
         opened(f"{tmp_path}/one.png")
-    with pytest.raises(UsageError, match=r"neither a folder nor a \.zip: pass a folder of pictures"):
+    with pytest.raises(UsageError, match=r"neither a folder nor a \.zip: pass a folder of images"):
         opened(f"{tmp_path}/set.tar")
 
 
@@ -114,7 +114,7 @@ def test_unconditional_takes_the_classes_off_a_named_set(plugin: list[dict[str, 
     assert (data.class_names, data.read(5)[1], len(data)) == ((), 0, 600)
     assert data.fingerprint() != opened("shapes").fingerprint()
     assert data.glance() is None
-    assert pickle.loads(pickle.dumps(data)).name_of(3) == "picture 3"
+    assert pickle.loads(pickle.dumps(data)).name_of(3) == "image 3"
     with_classes = make.pack(opened("shapes"), tmp_path)
     without = make.pack(data, tmp_path)
     assert with_classes.path != without.path
@@ -130,10 +130,10 @@ def test_native_sizes(plugin: list[dict[str, Any]], tmp_path: Path) -> None:
 
 
 def test_download_where_there_is_nothing_to_download(plugin: list[dict[str, Any]], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--download: the data set 'shapes' has nothing to download"):
+    with pytest.raises(UsageError, match="--download: the dataset 'shapes' has nothing to download"):
         opened("shapes", download=True)
     make.fill(tmp_path, {"": 1})
-    with pytest.raises(UsageError, match="--download fetches named data sets"):
+    with pytest.raises(UsageError, match="--download fetches named datasets"):
         opened(f"{tmp_path}/", download=True)
 
 
@@ -165,7 +165,7 @@ def test_celeba_is_its_folder_and_its_partition(tmp_path: Path) -> None:
     assert data.class_names == ()
     assert len(opened("celeba", tmp_path, split="test")) == 1
     (tmp_path / "celeba/list_eval_partition.txt").write_text("<html>\n")
-    with pytest.raises(DataError, match="names no picture of the split 'train'"):
+    with pytest.raises(DataError, match="names no image of the split 'train'"):
         opened("celeba", tmp_path)
 
 

@@ -112,7 +112,7 @@ def test_folders_and_archives_pack_alike_in_workers(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SaganError, match=r"a worker process died near picture \d+, .*run the same command again"):
+    with pytest.raises(SaganError, match=r"a worker process died near image \d+, .*run the same command again"):
         pack(Deadly(600), tmp_path, workers=2)
     assert list((tmp_path / "packs").iterdir()) == []
 

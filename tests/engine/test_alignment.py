@@ -22,9 +22,10 @@ from sagan_cli.attention import scenes
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import checkpoint, networks, sample
+from sagan_cli.engine.model_file import read_file
 from sagan_cli.engine.runtime import Runtime
-from sagan_cli.export.single_file import read_file, to_bytes
-from sagan_cli.export.subject import open_subject
+from sagan_cli.export.single_file import to_bytes
+from sagan_cli.export.trained_model import open_trained_model
 from sagan_cli.files import sha256_of
 from sagan_cli.ops.spectral_norm import normalised, power_iteration
 
@@ -109,14 +110,16 @@ def test_a_discriminator_folds_the_same(shifted: list[Path]) -> None:
 
 
 def test_it_is_exported_to_the_same_file(shifted: list[Path]) -> None:
-    subjects = (replace(open_subject(path, CPU), digests={}, source="") for path in shifted)
+    subjects = (replace(open_trained_model(path, CPU), digests={}, source="") for path in shifted)
     assert len({to_bytes(subject) for subject in subjects}) == 1
 
 
-def test_an_exported_file_and_a_pipe_draw_the_same(saved: Path) -> None:
-    data = to_bytes(open_subject(saved, CPU))
-    for source in (bytes, io.BytesIO):
-        loaded = (read_file(source(moved(data, by))).generator for by in OFFSETS)
+def test_an_exported_file_and_a_pipe_draw_the_same(saved: Path, tmp_path: Path) -> None:
+    data = to_bytes(open_trained_model(saved, CPU))
+    for by in OFFSETS:
+        (tmp_path / f"{by}.safetensors").write_bytes(moved(data, by))
+    for source in (lambda by: tmp_path / f"{by}.safetensors", lambda by: io.BytesIO(moved(data, by))):
+        loaded = (read_file(source(by)).generator for by in OFFSETS)
         assert_one({**network.state_dict(), "output": floats(network)} for network in loaded)
 
 

@@ -134,7 +134,7 @@ def classifier(home: Path) -> Any:
     def silent(label: str, total: int) -> Any:
         return contextlib.nullcontext(lambda done, total=None: None)
 
-    data = DataConfig(source=str(home / "idx"))
+    data = DataConfig(data=str(home / "idx"))
     pack = fitted_images(data, 16, 16, 1, silent, lambda line: None).pack
     assert pack is not None
     folder = Path(cache()) / "classifiers"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.evaluation.extractors import torch_fidelity, weights
-from sagan_cli.evaluation.extractors.extractor import Extractor
+from sagan_cli.evaluation.extractors.extractor import Extractor, tensor_digest
 from sagan_cli.evaluation.extractors.weights import PUBLISHED, Published
 
 INCEPTION = "inception-v3-compat"
@@ -183,7 +183,7 @@ def test_a_given_file_is_taken_and_not_called_published(inception: Extractor, fi
     assert inception.published is False
     assert inception.facts["weights_file"] == str(file)
     assert inception.facts["weights_file_sha256"] == sha256(file)
-    assert inception.digest == weights.tensor_digest(random_state(0))
+    assert inception.digest == tensor_digest(random_state(0))
 
 
 def test_safetensors_are_the_same_weights(inception: Extractor, ear: Ear, file: Path, tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_dinov2_comes_from_torch_hub(
     assert "github.com/facebookresearch/dinov2" in ear.notes[0]
     assert ear.notes[1:] == ["hello from the hub"]
     assert extractor.published is None
-    assert extractor.digest == weights.tensor_digest({"model.weight": torch.eye(3)})
+    assert extractor.digest == tensor_digest({"model.weight": torch.eye(3)})
     assert dict(extractor.layers) == dict.fromkeys(("fid", "kid", "prc"), "dinov2")
     assert extractor(pictures(2), ("dinov2",))["dinov2"].shape == (2, 3)
 

@@ -17,8 +17,8 @@ from sagan_cli.evaluation.features import (
     moments_of,
     moments_of_array,
 )
+from sagan_cli.evaluation.image_sets import CachedFeatures, FeatureCache
 from sagan_cli.evaluation.metrics.fid import distance, rank_note
-from sagan_cli.evaluation.real_features import CachedFeatures, FeatureCache
 
 
 def features(count: int, width: int, seed: int = 0) -> np.ndarray:

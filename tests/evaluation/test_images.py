@@ -1,4 +1,4 @@
-"""Pictures that are scored as they are: what is accepted, order, pixels, batches, digests, and what is refused."""
+"""Images that are scored as they are: what is accepted, order, pixels, batches, digests, and what is refused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from PIL import Image
 from support import image_files as make
 from support.scored_images import opened, refused, together
 
-from sagan_cli.data.packing.ahead import ahead
 from sagan_cli.data.sources.folders import FolderDataset
 from sagan_cli.errors import DataError, PluginError, SaganError, UsageError
-from sagan_cli.evaluation.images.pictures import FilePictures
+from sagan_cli.evaluation.images.opening import DatasetImages
+from sagan_cli.evaluation.images.source import read_ahead
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_flat_folder_has_the_order_and_pixels_of_torch_fidelity(tmp_path: Path
     Image.fromarray(make.noise(24)).quantize(17).save(root / "palette.png")
     Image.fromarray(make.noise(25)).convert("CMYK").save(root / "cmyk.jpg")
     Image.fromarray(make.noise(26)).convert("1").save(root / "bits.png")
-    (root / "notes.txt").write_text("not a picture")
+    (root / "notes.txt").write_text("not an image")
 
     paths = glob_samples_paths(str(root), False, "png,jpg,jpeg", "jpg,jpeg", verbose=False)
     files = ImagesPathDataset(paths)
@@ -114,8 +114,8 @@ def test_batches_split_where_the_size_changes_and_never_across_a_cut(tmp_path: P
 
 
 def test_very_large_pictures_come_in_smaller_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sagan_cli.evaluation.images.pictures.MAX_BATCH_BYTES", 2 * 24 * 20 * 3)
-    monkeypatch.setattr("sagan_cli.evaluation.images.pictures_npz.MAX_BATCH_BYTES", 2 * 24 * 20 * 3)
+    monkeypatch.setattr("sagan_cli.evaluation.images.opening.MAX_BATCH_BYTES", 2 * 24 * 20 * 3)
+    monkeypatch.setattr("sagan_cli.evaluation.images.npz.MAX_BATCH_BYTES", 2 * 24 * 20 * 3)
     root = make.fill(tmp_path / "a", {"": 8})
     assert [len(b) for b in opened(root).batches(5)] == [2, 2, 1, 2, 1]
     np.savez(tmp_path / "a.npz", together(opened(root)))
@@ -180,7 +180,7 @@ def test_pictures_come_in_any_order(tmp_path: Path, form: str) -> None:
         assert np.array_equal(np.concatenate([mixed[i] for i in (1, 3, 5, 6)]), every)
         one.close()  # type: ignore[attr-defined]
         for wrong in ([8], [-1], [[0]]):
-            with pytest.raises(ValueError, match="places outside"):
+            with pytest.raises(ValueError, match="indices outside"):
                 pictures.batches(3, np.array(wrong))
         with pytest.raises(ValueError, match="batches of 0"):
             pictures.batches(0)
@@ -204,8 +204,8 @@ def test_a_second_digest_reads_no_picture(tmp_path: Path, monkeypatch: pytest.Mo
     def never(*_: object) -> Any:
         raise AssertionError("read")
 
-    monkeypatch.setattr("sagan_cli.data.packing.fingerprint._digest", never)
-    monkeypatch.setattr("sagan_cli.evaluation.images.npz.Rows.take", never)
+    monkeypatch.setattr("sagan_cli.data.sources.folders._digest", never)
+    monkeypatch.setattr("sagan_cli.evaluation.images.npz.Npz.array", never)
     assert [opened(target).digest(tmp_path / "cache") for target in targets] == first
     monkeypatch.undo()
     make.save(root / "0001.png", make.noise(99))
@@ -264,16 +264,16 @@ def test_paths_that_hold_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "text.zip").write_text("hello")
     make.fill(tmp_path / "deep", {"in/cat": 1, "in/dog": 1})
-    assert refused("empty") == "FOLDER empty: empty: put pictures or folders of pictures there"
+    assert refused("empty") == "FOLDER empty: empty: put images or folders of images there"
     assert refused("empty", flag="--data").startswith("--data empty: empty")
-    assert refused("one.png", UsageError) == "FOLDER one.png: one picture only: pass the folder that holds it"
-    assert "name a folder of pictures, a .zip of them" in refused("text.txt", UsageError)
+    assert refused("one.png", UsageError) == "FOLDER one.png: one image only: pass the folder that holds it"
+    assert "name a folder of images, a .zip of them" in refused("text.txt", UsageError)
     assert refused("text.npz").startswith("FOLDER text.npz: not an .npz that can be read")
     assert refused("text.zip").startswith("FOLDER text.zip: not a .zip that can be read")
     assert refused("deep").endswith("lie deeper, in in: pass deep/in")
     assert refused("deep", flag="--real").endswith("lie deeper, in in: pass --real deep/in")
     assert refused("gone.npz", UsageError) == "FOLDER gone.npz: no such file"
-    assert refused("gone", UsageError).startswith("FOLDER gone: no such path and no such data set")
+    assert refused("gone", UsageError).startswith("FOLDER gone: no such path and no such dataset")
     assert refused("./gone", UsageError).startswith("FOLDER ./gone: no such file or folder")
 
 
@@ -287,7 +287,7 @@ def test_an_npz_by_another_name_is_one_and_a_damaged_zip_is_none(tmp_path: Path,
     archive.write_bytes(data)
     said = refused(archive)
     assert said.startswith(f"FOLDER {archive}: 0000.png cannot be read (damaged in the archive")
-    assert "mend or remove it" in said
+    assert "fix or remove it" in said
 
 
 def test_a_picture_that_cannot_be_read_ends_the_score(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_picture_that_cannot_be_read_ends_the_score(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         next(batches)
     assert f"FOLDER {root}: 0003.png cannot be read" in str(caught.value)
-    assert "mend or remove it" in str(caught.value)
+    assert "fix or remove it" in str(caught.value)
 
 
 def test_plugins_that_break_the_contract_are_named() -> None:
@@ -314,17 +314,17 @@ def test_plugins_that_break_the_contract_are_named() -> None:
         return str(caught.value)
 
     fine = np.zeros((4, 4), np.uint8)
-    assert "picture 0 is no uint8 (H, W)" in said(DataError, fine.astype(float))
-    assert "picture 0 is no uint8 (H, W)" in said(DataError, [1])
-    assert "picture 0 has label 3 of 3 classes" in said(DataError, fine, 3)
-    assert "failed at picture 0: KeyError: 1" in said(PluginError, KeyError(1))
-    assert "picture 0 cannot be read: disk gone" in said(DataError, OSError(5, "disk gone"))
+    assert "image 0 is no uint8 (H, W)" in said(DataError, fine.astype(float))
+    assert "image 0 is no uint8 (H, W)" in said(DataError, [1])
+    assert "image 0 has label 3 of 3 classes" in said(DataError, fine, 3)
+    assert "failed at image 0: KeyError: 1" in said(PluginError, KeyError(1))
+    assert "image 0 cannot be read: disk gone" in said(DataError, OSError(5, "disk gone"))
 
 
-def plugin(dataset: Any) -> FilePictures:
+def plugin(dataset: Any) -> DatasetImages:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sagan_cli.plugins.registry.names", lambda kind: ["odd"])
-        return FilePictures(dataset, "odd", "--data odd")
+        return DatasetImages(dataset, "odd", "--data odd")
 
 
 def test_labels_met_while_reading_are_not_read_again() -> None:
@@ -357,7 +357,7 @@ def test_the_next_batch_is_read_while_the_last_one_is_looked_at() -> None:
                 second.set()
             yield i
 
-    items = ahead(make_items)  # type: ignore[arg-type]
+    items = read_ahead(make_items)  # type: ignore[arg-type]
     assert not made
     assert next(items) == 1
     assert second.wait(10)  # without another next()

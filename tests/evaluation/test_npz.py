@@ -1,4 +1,4 @@
-"""Pictures and statistics in an .npz, from a file or on stdin: layouts, streaming, damage; nothing is unpickled."""
+"""Images and statistics in an .npz, from a file or on stdin: layouts, streaming, damage; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from support.scored_images import opened, refused, together
 
 from sagan_cli.engine.sample import write_npz
 from sagan_cli.errors import DataError, SaganError, UsageError
-from sagan_cli.evaluation.images.npz import Npz
-from sagan_cli.evaluation.images.statistics import read_statistics
+from sagan_cli.evaluation.images.npz import Npz, read_statistics
 
 
 @pytest.fixture
@@ -130,7 +129,7 @@ def test_statistics_are_read_and_are_no_pictures(tmp_path: Path, cubes: np.ndarr
     assert found[0].dtype == found[1].dtype == np.float64
     assert np.array_equal(found[0], mu.astype(np.float32))
     assert np.array_equal(found[1], sigma)
-    assert "statistics (mu, sigma) and no pictures" in refused(path)
+    assert "statistics (mu, sigma) and no images" in refused(path)
     for arrays in ({"arr_0": cubes, "mu": mu, "sigma": sigma}, {"mu": mu}, {"arr_0": cubes}):
         np.savez(path, **arrays)
         assert read_statistics(path) is None
@@ -188,18 +187,18 @@ def test_object_arrays_are_refused_without_unpickling(tmp_path: Path, cubes: np.
     [
         ({"arr_0": np.zeros((2, 4, 4, 3), np.float32)}, "must be uint8, 0 to 255: save"),
         ({"arr_0": np.zeros((2, 4, 4, 3), np.int64)}, "must be uint8"),
-        ({"arr_0": np.zeros((4, 4, 3), np.uint8)}, "is one picture"),
-        ({"arr_0": np.zeros((2, 5, 4, 2), np.uint8)}, "is no array of pictures: save (N, H, W, C)"),
-        ({"arr_0": np.zeros((4, 4), np.uint8)}, "is no array of pictures"),
-        ({"arr_0": np.zeros(4, np.uint8)}, "is no array of pictures"),
+        ({"arr_0": np.zeros((4, 4, 3), np.uint8)}, "is one image"),
+        ({"arr_0": np.zeros((2, 5, 4, 2), np.uint8)}, "is no array of images: save (N, H, W, C)"),
+        ({"arr_0": np.zeros((4, 4), np.uint8)}, "is no array of images"),
+        ({"arr_0": np.zeros(4, np.uint8)}, "is no array of images"),
         ({"arr_0": np.zeros((0, 4, 4, 3), np.uint8)}, "save at least one"),
         ({"arr_0": np.zeros((2, 0, 4, 3), np.uint8)}, "save at least one"),
         ({"arr_0": np.asfortranarray(np.zeros((2, 4, 4, 3), np.uint8))}, "np.ascontiguousarray"),
         ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8), "arr_1": np.zeros(3, int)}, "are no labels"),
         ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8), "arr_1": np.zeros(2)}, "are no labels"),
         ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8), "arr_1": np.array([0, -1])}, "labels count from 0"),
-        ({"faces": np.zeros((2, 4, 4, 3), np.uint8)}, "no array of pictures (there: faces)"),
-        ({}, "no array of pictures (there: nothing)"),
+        ({"faces": np.zeros((2, 4, 4, 3), np.uint8)}, "no array of images (there: faces)"),
+        ({}, "no array of images (there: nothing)"),
     ],
 )
 def test_arrays_that_are_no_pictures(tmp_path: Path, arrays: dict[str, np.ndarray], words: str) -> None:

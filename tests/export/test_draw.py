@@ -20,7 +20,7 @@ from sagan_cli.engine import sample as pictures
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.export import draw
 from sagan_cli.export.onnx import write_onnx
-from sagan_cli.export.subject import open_subject
+from sagan_cli.export.trained_model import open_trained_model
 from sagan_cli.ops.randomness import generator
 
 for module in ("onnx", "onnxscript", "onnxruntime"):
@@ -93,7 +93,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def export(run: Path, out: Path) -> None:
     checkpoint = sorted((run / "checkpoints").iterdir())[-1]
     runtime = Runtime(torch.device("cpu"), "fp32")
-    write_onnx(open_subject(checkpoint, runtime), out, attention=False, notify=pytest.fail)
+    write_onnx(open_trained_model(checkpoint, runtime), out, attention=False, notify=pytest.fail)
 
 
 def alone(folder: Path, name: str, *args: str) -> subprocess.CompletedProcess[bytes]:

@@ -310,12 +310,11 @@ def test_a_damaged_file_is_named_by_every_command(home: Path, tmp_path: Path, mo
     (tmp_path / "cut.safetensors").write_bytes(data[:-1])
     for args in (("sample", "--out", "x.png"), ("export", "--out", "x.pt2"), ("eval-fid", "--data", home / "idx")):
         line = fails(1, args[0], "cut.safetensors", *args[1:], "--quiet", cwd=tmp_path)
-        assert "cut.safetensors: cut short" in line
-    for sent, says in ((data[:-1], "cut short"), (b"", "it is empty"), (data[4:], "not a safetensors file")):
+        assert "cut.safetensors: not a safetensors file, or damaged or cut short" in line
+    for sent in (data[:-1], b"", data[4:]):
         piped(monkeypatch, sent)
-        assert f"standard input: {says}" in fails(1, "sample", "-", "--out", "-", cwd=tmp_path).replace(
-            "not a safetensors file: it is empty", "it is empty"
-        )
+        said = fails(1, "sample", "-", "--out", "-", cwd=tmp_path)
+        assert "standard input: not a safetensors file, or damaged or cut short" in said
 
 
 def test_raw_weights_cannot_be_had_of_an_averaged_file(home: Path, tmp_path: Path) -> None:
@@ -416,8 +415,6 @@ def test_push_is_refused_before_any_work(home: Path, tmp_path: Path, monkeypatch
     from types import SimpleNamespace
 
     args = ("export", RUN, "--format", "hf", "--out", tmp_path / "m", "--push", "me/mine", "--quiet")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert "pip install 'sagan-cli[hub]'" in fails(1, *args, cwd=home)
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(get_token=lambda: None))
     assert "not logged in to Hugging Face" in fails(1, *args, cwd=home)
     assert list(tmp_path.iterdir()) == []

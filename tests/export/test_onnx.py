@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.tiny_generators import Fixed, Plain, subject, tiny
+from support.tiny_generators import Fixed, Plain, tiny, trained
 
 from sagan_cli.attention.maps import attending
 from sagan_cli.contracts import ModelSpec
@@ -19,7 +19,7 @@ from sagan_cli.export import checking
 from sagan_cli.export import onnx as exporting
 from sagan_cli.export.onnx import write_onnx, write_script
 from sagan_cli.export.portable import Portable
-from sagan_cli.export.subject import Subject
+from sagan_cli.export.trained_model import TrainedModel
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'sagan-cli[onnx]'")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'sagan-cli[onnx]'")
@@ -28,7 +28,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not inst
 KINDS = {
     "grey-without-attention-or-classes": lambda: tiny(channels=1, attn_at=()),
     "sagan-128": lambda: tiny(128, 128, num_classes=7, attn_at=(32,), latent=5),
-    "a-plugin": lambda: subject(Plain(spec := ModelSpec(12, 8, 3, 4, 6)), spec, "plain"),
+    "a-plugin": lambda: trained(Plain(spec := ModelSpec(12, 8, 3, 4, 6)), spec, "plain"),
 }
 
 
@@ -42,7 +42,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def fed(made: Subject, count: int) -> tuple[dict[str, np.ndarray], torch.Tensor]:
+def fed(made: TrainedModel, count: int) -> tuple[dict[str, np.ndarray], torch.Tensor]:
     """Inputs that the export never saw, and what PyTorch draws from them."""
     rng = torch.Generator().manual_seed(count)
     z = torch.randn(count, made.spec.latent, generator=rng)
@@ -138,7 +138,7 @@ def test_a_model_that_draws_something_else_is_never_written(tmp_path: Path, monk
 
 
 def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(made: Subject, *, attention: bool = False) -> str:
+    def refused(made: TrainedModel, *, attention: bool = False) -> str:
         with pytest.raises(SaganError) as caught:
             write_onnx(made, tmp_path / "g.onnx", attention=attention, notify=pytest.fail)
         assert list(tmp_path.iterdir()) == []
@@ -147,7 +147,7 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return text
 
     spec = ModelSpec(12, 8, 3, 4, 6)
-    assert refused(subject(Fixed(spec), spec, "fixed")) == (
+    assert refused(trained(Fixed(spec), spec, "fixed")) == (
         "architecture 'fixed' cannot be exported: its forward pass fixes the size of the batch; "
         "len(x) and int(x.shape[0]) do that, x.shape[0] does not"
     )

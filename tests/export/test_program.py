@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.tiny_generators import Fixed, Plain, subject, tiny
+from support.tiny_generators import Fixed, Plain, tiny, trained
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import SaganError
@@ -25,7 +25,7 @@ KINDS = {
     "grey-without-attention-or-classes": lambda: tiny(channels=1, attn_at=()),
     "several-attentions-and-classes": lambda: tiny(32, 32, num_classes=5, attn_at=(8, 16), latent=5),
     "wide": lambda: tiny(32, 128, attn_at=(32,), num_classes=3),
-    "a-plugin": lambda: subject(Plain(spec := ModelSpec(12, 8, 3, 4, 6)), spec, "plain"),
+    "a-plugin": lambda: trained(Plain(spec := ModelSpec(12, 8, 3, 4, 6)), spec, "plain"),
 }
 
 LOADED_ELSEWHERE = """
@@ -130,14 +130,14 @@ def test_large_maps_take_the_fused_route_whatever_the_batch(
 def test_refusals_are_one_line_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = ModelSpec(12, 8, 3, 4, 6)
     with pytest.raises(SaganError, match=r"^architecture 'fixed' cannot be exported: its forward pass fixes the size"):
-        write_pt2(subject(Fixed(spec), spec, "fixed"), tmp_path / "g.pt2", notify=pytest.fail)
+        write_pt2(trained(Fixed(spec), spec, "fixed"), tmp_path / "g.pt2", notify=pytest.fail)
 
     class Chooser(Plain):
         def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return super().forward(z, y) if z.sum() > 0 else -super().forward(z, y)
 
     with pytest.raises(SaganError, match=r"^architecture 'chooser' cannot be exported: .*data-dependent[^\n]*$"):
-        write_pt2(subject(Chooser(spec), spec, "chooser"), tmp_path / "g.pt2", notify=pytest.fail)
+        write_pt2(trained(Chooser(spec), spec, "chooser"), tmp_path / "g.pt2", notify=pytest.fail)
 
     monkeypatch.setattr(checking, "TOLERANCE", -1.0)
     with pytest.raises(SaganError, match=r"differs from PyTorch by [0-9.e-]+ in 'image' of a batch of 1, at \("):

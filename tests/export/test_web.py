@@ -23,7 +23,7 @@ from PIL import Image
 from support import browser
 from support.cli import TINY, ok
 from support.idx_files import idx_folder
-from support.tiny_generators import Plain, subject, tiny
+from support.tiny_generators import Plain, tiny, trained
 
 from sagan_cli.attention.maps import attending
 from sagan_cli.contracts import ModelSpec
@@ -31,7 +31,7 @@ from sagan_cli.engine import sample
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import SaganError
 from sagan_cli.export import web_runtime
-from sagan_cli.export.subject import Check, Subject, open_subject
+from sagan_cli.export.trained_model import Check, TrainedModel, open_trained_model
 from sagan_cli.export.web import write_web
 
 for module in ("onnx", "onnxscript", "onnxruntime"):
@@ -78,7 +78,7 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 class Page:
     """A driver on an exported page, and the model that is in it."""
 
-    def __init__(self, driver: Any, address: str, made: Subject) -> None:
+    def __init__(self, driver: Any, address: str, made: TrainedModel) -> None:
         self.driver, self.address, self.made = driver, address, made
 
     def open(self, link: str = "") -> None:
@@ -152,7 +152,7 @@ def apart(canvas: np.ndarray, picture: np.ndarray) -> int:
     return int(np.abs(canvas[..., :3].astype(int) - picture).max())
 
 
-def drawn(made: Subject, seed: int, label: int | None = None, truncation: float | None = None) -> np.ndarray:
+def drawn(made: TrainedModel, seed: int, label: int | None = None, truncation: float | None = None) -> np.ndarray:
     """The picture of a seed as `sagan sample` draws it."""
     ((pictures, _),) = sample.pictures(
         made.generator, made.spec, [sample.Request(seed, label)], CPU, truncation=truncation
@@ -160,12 +160,12 @@ def drawn(made: Subject, seed: int, label: int | None = None, truncation: float 
     return pictures[0]
 
 
-def of_latent(made: Subject, z: np.ndarray, label: int) -> np.ndarray:
+def of_latent(made: TrainedModel, z: np.ndarray, label: int) -> np.ndarray:
     with torch.inference_mode():
         return sample.to_uint8(made.generator(torch.from_numpy(z)[None], torch.tensor([label])))[0]
 
 
-def lively() -> Subject:
+def lively() -> TrainedModel:
     """Wide pictures, three classes, two attention layers that look at one place each."""
     made = tiny(32, 64, num_classes=3, attn_at=(16, 32))
     with torch.no_grad():
@@ -178,7 +178,7 @@ def lively() -> Subject:
 @dataclass(frozen=True)
 class Exported:
     folder: Path
-    made: Subject
+    made: TrainedModel
     check: Check
 
 
@@ -215,7 +215,7 @@ def test_pictures_are_those_of_sagan_sample(chrome: Any, ort: Path, tmp_path: Pa
     ok("sample", "--seeds", "0,3,999999999999999999", "--out", "pictures.npz", cwd=tmp_path)
     ok("sample", "--seeds", "3", "--truncation", 0.7, "--out", "near.npz", cwd=tmp_path)
     (run,) = (tmp_path / "runs").iterdir()
-    made = open_subject(max((run / "checkpoints").iterdir()), CPU)
+    made = open_trained_model(max((run / "checkpoints").iterdir()), CPU)
     write_web(made, tmp_path / "page", runtime=ort, notify=pytest.fail)
     with np.load(tmp_path / "pictures.npz") as archive, np.load(tmp_path / "near.npz") as near:
         pictures, (truncated,) = archive["arr_0"], near["arr_0"]
@@ -476,7 +476,7 @@ def test_a_model_that_came_short_is_named(page: Page, exported: Exported, tmp_pa
 def test_transparent_pictures_of_a_plugin_without_attention(chrome: Any, ort: Path, tmp_path: Path) -> None:
     spec = ModelSpec(8, 12, channels=4, num_classes=2, latent=6, attn_at=())
     torch.manual_seed(1)
-    made = subject(Plain(spec), spec, "plain")
+    made = trained(Plain(spec), spec, "plain")
     write_web(made, tmp_path / "page", runtime=ort, notify=pytest.fail)
     browser.complaints(chrome)
     with served(tmp_path / "page") as address:

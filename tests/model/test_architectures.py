@@ -16,15 +16,15 @@ from support.cli import TINY, fails, ok, sagan
 from support.idx_files import idx_folder
 from torch import Tensor, nn
 
-from sagan_cli.config.architectures import USUAL
 from sagan_cli.contracts import ModelSpec, PenaltyInputs
 from sagan_cli.engine import train as engine
-from sagan_cli.engine.jobs import settled
+from sagan_cli.engine.job import settled
 from sagan_cli.errors import UsageError
 from sagan_cli.model.layers import Dropout, SpectralNormed
 from sagan_cli.model.sagan_dcgan import SNConvTranspose2d
 from sagan_cli.objectives import penalties
 from sagan_cli.plugins import registry
+from sagan_cli.plugins.registry import default_options
 from sagan_cli.testing import check_architecture
 
 ARCHITECTURES = ("sagan-dcgan", "sagan-tutorial", "sagan-cifar", "dcgan")
@@ -470,7 +470,7 @@ def test_evaluation_moves_nothing_and_no_forward_pass_moves_u(arch: str) -> None
         network.train()(*args).sum().backward()
         after = network.state_dict()
         vectors = [name for name in before if name.endswith((".u", ".v"))]
-        assert bool(vectors) == (USUAL[arch]["spectral_norm"] == "both")
+        assert bool(vectors) == (default_options(arch)["spectral_norm"] == "both")
         assert all(torch.equal(before[name], after[name]) for name in vectors)
 
 
@@ -547,7 +547,10 @@ def test_dcgan_needs_no_word_on_attention_and_refuses_any(idx: Path, tmp_path: P
 
 @pytest.mark.parametrize("arch", ["sagan", *ARCHITECTURES])
 def test_auto_is_what_the_architecture_builds_of_itself(arch: str) -> None:
-    usual, spec = USUAL[arch], settled(arch, ModelSpec(64, 64, latent=6, base_width=8, attn_at=(32,)), auto=True)
+    usual, spec = (
+        default_options(arch),
+        settled(arch, ModelSpec(64, 64, latent=6, base_width=8, attn_at=(32,)), auto=True),
+    )
     said = built(arch, replace(spec, options={**usual, **spec.options}))
     for mine, theirs in zip(built(arch, spec), said, strict=True):
         assert [(n, type(m)) for n, m in mine.named_modules()] == [(n, type(m)) for n, m in theirs.named_modules()]
@@ -633,7 +636,12 @@ def test_a_run_from_before_auto_goes_on_to_the_bit(arch: str, idx: Path, tmp_pat
     assert [record["config"]["model"][name] for name in AS_BEFORE] == ["auto"] * 3
     other = {"sagan": "paper", "sagan-cifar": "paper"}.get(arch, "official")
     said = fails(2, *flags, "--steps", 3, "--out", run, "--attention", other, cwd=tmp_path)
-    assert f"begun with --attention {USUAL[arch]['attention']}, not {other}" in said
+    assert f"begun with --attention {default_options(arch)['attention']}, not {other}" in said
     # What the architecture does by itself, said outright, is no other run.
-    same = ("--attention", USUAL[arch]["attention"], "--spectral-norm", USUAL[arch]["spectral_norm"])
+    same = (
+        "--attention",
+        default_options(arch)["attention"],
+        "--spectral-norm",
+        default_options(arch)["spectral_norm"],
+    )
     assert b"resumed" in sagan(*flags, *same, "--steps", 3, "--out", run, cwd=tmp_path).stderr

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from sagan_cli.errors import DataError, SaganError
-from sagan_cli.evaluation.images.pictures import Pictures, open_pictures
+from sagan_cli.evaluation.images.opening import open_images
+from sagan_cli.evaluation.images.source import ImageSource
 
 
-def opened(target: Path | str, **more: Any) -> Pictures:
-    return open_pictures(str(target), **{"flag": "FOLDER", **more})
+def opened(target: Path | str, **more: Any) -> ImageSource:
+    return open_images(str(target), **{"flag": "FOLDER", **more})
 
 
-def together(pictures: Pictures, size: int = 3, order: Any = None) -> np.ndarray:
+def together(pictures: ImageSource, size: int = 3, order: Any = None) -> np.ndarray:
     return np.concatenate(list(pictures.batches(size, order)))
 
 

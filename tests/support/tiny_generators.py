@@ -9,18 +9,18 @@ from torch import nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.sample import ready
-from sagan_cli.export.subject import Subject
+from sagan_cli.export.trained_model import TrainedModel
 from sagan_cli.model.sagan import build
 
 
-def tiny(height: int = 16, width: int = 16, **own: Any) -> Subject:
+def tiny(height: int = 16, width: int = 16, **own: Any) -> TrainedModel:
     """A `sagan` whose attention takes part and whose batch norms have seen something."""
     spec = ModelSpec(height, width, **{"latent": 20, "base_width": 2, "attn_at": (8,), **own})
     torch.manual_seed(5)
-    return subject(build(spec)[0], spec)
+    return trained(build(spec)[0], spec)
 
 
-def subject(generator: nn.Module, spec: ModelSpec, arch: str = "sagan") -> Subject:
+def trained(generator: nn.Module, spec: ModelSpec, arch: str = "sagan") -> TrainedModel:
     with torch.no_grad():
         for module in generator.modules():
             if isinstance(gamma := getattr(module, "gamma", None), nn.Parameter):
@@ -31,7 +31,7 @@ def subject(generator: nn.Module, spec: ModelSpec, arch: str = "sagan") -> Subje
     data = {"source": "/home/somebody/pictures", "digest": "0" * 64, "count": 24}
     names = tuple(f"kind {i}" for i in range(spec.num_classes))
     made = ready(generator, torch.device("cpu"))
-    return Subject(made, spec, names, arch, f"{arch}-package 1.0", "ema", 7, data, "a test")
+    return TrainedModel(made, spec, names, arch, f"{arch}-package 1.0", "ema", 7, data, "a test")
 
 
 class Plain(nn.Module):

@@ -9,10 +9,10 @@ from typing import Any
 from sagan_cli.contracts import Exporter
 
 
-def _write(subject: Any, path: Path, *, notify: Callable[[str], None]) -> None:
+def _write(trained: Any, path: Path, *, notify: Callable[[str], None]) -> None:
     import numpy as np
 
-    weights = {name: tensor.cpu().numpy() for name, tensor in subject.generator.state_dict().items()}
+    weights = {name: tensor.cpu().numpy() for name, tensor in trained.generator.state_dict().items()}
     np.savez(path, **weights)
     with np.load(path, allow_pickle=False) as read:
         assert all(np.array_equal(read[name], weights[name]) for name in weights)

@@ -1,4 +1,4 @@
-"""Reads every picture of a data set once, in order and in parallel, into the files of a pack."""
+"""Reads every image of a dataset once, in order and in parallel, into the files of a pack."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from sagan_cli.contracts import Dataset
+from sagan_cli.contracts import Dataset, Hints
 from sagan_cli.data.decode import Pixels, fit, is_gray
-from sagan_cli.data.packing.fingerprint import FileBacked, hints_of
+from sagan_cli.data.sources.folders import FileBacked
 from sagan_cli.errors import BadImage, DataError, PluginError, SaganError
 
 IN_PROCESS_BELOW = 512
-"""Pictures below which starting worker processes (a third of a second) costs more than it saves."""
+"""Images below which starting worker processes (a third of a second) costs more than it saves."""
 
 _CHUNK_PICTURES = 64
 _CHUNK_BYTES = 8 << 20
 _SAMPLED = 16
-"""Pictures looked at first to guess whether a data set is gray."""
+"""Images looked at first to guess whether a dataset is gray."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What was written: the pictures' shape (N, H, W, C), the pack's digest, and what is missing."""
+    """What was written: the images' shape (N, H, W, C), the pack's digest, and what is missing."""
 
     shape: tuple[int, int, int, int]
     digest: str
@@ -61,25 +61,25 @@ def build(
 ) -> Built:
     """Write `images.npy` uint8 (N, height, width, C) and `labels.npy` int64 (N,) into `folder`.
 
-    N counts the pictures that can be read, in the data set's order. `channels` None means 1 if no picture has a colour,
-    else 3. Memory stays at a few chunks of pictures, whatever N is. `progress` is told (pictures done, all); whatever
+    N counts the images that can be read, in the dataset's order. `channels` None means 1 if no image has a colour,
+    else 3. Memory stays at a few chunks of images, whatever N is. `progress` is told (images done, all); whatever
     it raises stops the work and its processes.
 
     Raises:
-        DataError: the data set answered against its contract, or changed underneath.
+        DataError: the dataset answered against its contract, or changed underneath.
         SaganError: a worker process was killed.
-        PluginError: the data set cannot be sent to worker processes.
+        PluginError: the dataset cannot be sent to worker processes.
     """
     guess = channels or guess_channels(dataset)
-    shape = Shape(height, width, guess, how, gray_only=channels is None and guess == 1)
+    shape = PackedShape(height, width, guess, how, gray_only=channels is None and guess == 1)
     try:
         return _write(folder, dataset, shape, workers, progress)
     except ColourFound:
-        return _write(folder, dataset, Shape(height, width, 3, how), workers, progress)
+        return _write(folder, dataset, PackedShape(height, width, 3, how), workers, progress)
 
 
 def guess_channels(dataset: Dataset) -> int:
-    """1 if none of a few pictures spread over the data set has a colour, else 3."""
+    """1 if none of a few images spread over the dataset has a colour, else 3."""
     for index in np.linspace(0, len(dataset) - 1, min(len(dataset), _SAMPLED)).astype(int):
         try:
             picture, _ = dataset.read(int(index))
@@ -90,7 +90,9 @@ def guess_channels(dataset: Dataset) -> int:
     return 1
 
 
-def _write(folder: Path, dataset: Dataset, shape: Shape, workers: int, progress: Callable[[int, int], None]) -> Built:
+def _write(
+    folder: Path, dataset: Dataset, shape: PackedShape, workers: int, progress: Callable[[int, int], None]
+) -> Built:
     total, done = len(dataset), 0
     labels: list[int] = []
     skipped: list[Skipped] = []
@@ -113,7 +115,7 @@ def _write(folder: Path, dataset: Dataset, shape: Shape, workers: int, progress:
     return Built((len(labels), *row), digest.hexdigest(), skipped)
 
 
-def _chunks(dataset: Dataset, shape: Shape, workers: int) -> Iterator[Chunk]:
+def _chunks(dataset: Dataset, shape: PackedShape, workers: int) -> Iterator[Chunk]:
     total = len(dataset)
     size = max(1, min(_CHUNK_PICTURES, _CHUNK_BYTES // (shape.height * shape.width * shape.channels)))
     ranges = [(first, min(first + size, total)) for first in range(0, total, size)]
@@ -127,20 +129,20 @@ def _chunks(dataset: Dataset, shape: Shape, workers: int) -> Iterator[Chunk]:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What every picture is made into."""
+class PackedShape:
+    """What every image is made into."""
 
     height: int
     width: int
     channels: int
     fit: str
     gray_only: bool = False
-    """Stop at the first picture with a colour: `channels` 1 was a guess."""
+    """Stop at the first image with a colour: `channels` 1 was a guess."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """One picture that cannot be read."""
+    """One image that cannot be read."""
 
     index: int
     reason: str
@@ -148,26 +150,26 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive pictures, those that can be read closed up."""
+    """Consecutive images, those that can be read closed up."""
 
     images: Pixels
     labels: list[int]
     skipped: list[Skipped]
     seen: int
-    """Pictures looked at, the skipped ones included."""
+    """Images looked at, the skipped ones included."""
 
 
 class ColourFound(Exception):
-    """The guess that all pictures are gray was wrong."""
+    """The guess that all images are gray was wrong."""
 
 
-def read_stretch(dataset: Dataset, shape: Shape, first: int, last: int, stopped: Callable[[], bool]) -> Chunk:
-    """Pictures first..last-1, or fewer when `stopped` turns true meanwhile.
+def read_stretch(dataset: Dataset, shape: PackedShape, first: int, last: int, stopped: Callable[[], bool]) -> Chunk:
+    """Images first..last-1, or fewer when `stopped` turns true meanwhile.
 
     Raises:
         ColourFound: `shape.gray_only` was a wrong guess.
-        DataError: an answer against the contract, or a data set that cannot be read any further.
-        PluginError: a data set that is not one of files raised anything else.
+        DataError: an answer against the contract, or a dataset that cannot be read any further.
+        PluginError: a dataset that is not one of files raised anything else.
     """
     images = np.empty((last - first, shape.height, shape.width, shape.channels), np.uint8)
     labels: list[int] = []
@@ -183,11 +185,11 @@ def read_stretch(dataset: Dataset, shape: Shape, first: int, last: int, stopped:
             skipped.append(Skipped(index, str(e)))
             continue
         except OSError as e:
-            raise DataError(f"the data set cannot be read at {name_of(dataset, index)}: {e.strerror or e}") from e
+            raise DataError(f"the dataset cannot be read at {name_of(dataset, index)}: {e.strerror or e}") from e
         except Exception as e:
             if isinstance(dataset, FileBacked) or isinstance(e, SaganError):
                 raise  # our own code: said already, or a bug that should keep its traceback
-            raise PluginError(f"the data set failed at {name_of(dataset, index)}: {type(e).__name__}: {e}") from e
+            raise PluginError(f"the dataset failed at {name_of(dataset, index)}: {type(e).__name__}: {e}") from e
         _check_answer(dataset, index, picture, label)
         if shape.gray_only and not is_gray(picture):
             raise ColourFound
@@ -196,10 +198,16 @@ def read_stretch(dataset: Dataset, shape: Shape, first: int, last: int, stopped:
     return Chunk(images[: len(labels)], labels, skipped, last - first)
 
 
+def hints_of(dataset: object) -> Hints:
+    """Return the dataset's own hints, or the defaults."""
+    hints = getattr(dataset, "hints", None)
+    return hints if isinstance(hints, Hints) else Hints()
+
+
 def name_of(dataset: Dataset, index: int) -> str:
-    """What to call picture `index` in a message: its file where the data set knows one."""
+    """What to call image `index` in a message: its file where the dataset knows one."""
     named: Callable[[int], str] | None = getattr(dataset, "name_of", None)
-    return named(index) if named else f"picture {index}"
+    return named(index) if named else f"image {index}"
 
 
 def _is_legal(picture: Any) -> bool:
@@ -213,10 +221,10 @@ def _is_legal(picture: Any) -> bool:
 def _check_answer(dataset: Dataset, index: int, picture: Any, label: int) -> None:
     if not _is_legal(picture):
         what = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
-        raise DataError(f"the data set's {name_of(dataset, index)} is {what}; it must be uint8 (H, W) or (H, W, 1|3|4)")
+        raise DataError(f"the dataset's {name_of(dataset, index)} is {what}; it must be uint8 (H, W) or (H, W, 1|3|4)")
     if not 0 <= label < max(1, len(dataset.class_names)):
         raise DataError(
-            f"the data set's {name_of(dataset, index)} has label {label}; it names {len(dataset.class_names)} classes"
+            f"the dataset's {name_of(dataset, index)} has label {label}; it names {len(dataset.class_names)} classes"
         )
 
 
@@ -257,19 +265,19 @@ class NpyWriter:
 
 
 def read_in_processes(
-    dataset: Dataset, shape: Shape, ranges: Sequence[tuple[int, int]], workers: int
+    dataset: Dataset, shape: PackedShape, ranges: Sequence[tuple[int, int]], workers: int
 ) -> Iterator[Chunk]:
-    """`read_stretch` of each (first, last); closing the iterator early stops the processes within a picture.
+    """`read_stretch` of each (first, last); closing the iterator early stops the processes within an image.
 
     Raises:
         SaganError: a worker process died.
-        PluginError: the data set cannot be pickled, or not be unpickled in another process.
+        PluginError: the dataset cannot be pickled, or not be unpickled in another process.
     """
     try:
         pickled = pickle.dumps((dataset, shape))
-    # Pickling calls the data set's own code: any exception there means the same.
+    # Pickling calls the dataset's own code: any exception there means the same.
     except Exception as e:
-        raise PluginError(f"the data set cannot be pickled, which packing in parallel needs: {e}") from e
+        raise PluginError(f"the dataset cannot be pickled, which packing in parallel needs: {e}") from e
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     others = set(multiprocessing.active_children())
@@ -288,7 +296,7 @@ def read_in_processes(
             yield future.result()
     except BrokenProcessPool as e:
         # The pool now ends the rest with SIGTERM, which they leave to their parent, and waits: one that is just sending
-        # pictures to nobody would keep it waiting for ever.
+        # images to nobody would keep it waiting for ever.
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
         raise SaganError(
@@ -320,7 +328,7 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_job: tuple[Dataset, Shape, Event] | PluginError
+_job: tuple[Dataset, PackedShape, Event] | PluginError
 """A worker process's only work, unpickled once rather than with every stretch."""
 
 
@@ -333,11 +341,9 @@ def _start_worker(pickled: bytes, stop: Event) -> None:
     try:
         dataset, shape = pickle.loads(pickled)
         _job = dataset, shape, stop
-    # Unpickling imports and runs the data set's own code. Raising here would look like a process that died.
+    # Unpickling imports and runs the dataset's own code. Raising here would look like a process that died.
     except Exception as e:  # noqa: BLE001
-        _job = PluginError(
-            f"the data set cannot be unpickled in a worker process, which packing in parallel needs: {e}"
-        )
+        _job = PluginError(f"the dataset cannot be unpickled in a worker process, which packing in parallel needs: {e}")
 
 
 def _die_with_parent() -> None:

@@ -1,8 +1,8 @@
-"""The packed data set: a uint8 array on disk, found again by the content of the files and what was made of them.
+"""The packed dataset: a uint8 array on disk, found again by the content of the files and what was made of them.
 
     <cache>/packs/<key>/images.npy       uint8 (N, H, W, C), memory-mapped
                         labels.npy       int64 (N,)
-                        manifest.json    shape, digest, class names, and every picture that was skipped
+                        manifest.json    shape, digest, class names, and every image that was skipped
     <cache>/fingerprints/<glance>        content fingerprint of files that stat like this
 
 The key is the sha256 of content, class names, transform and format. A pack appears whole, by a rename, or not at all.
@@ -24,15 +24,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sagan_cli.contracts import Dataset
+from sagan_cli.contracts import Dataset, Fingerprinted, Glance, Progress
 from sagan_cli.data.decode import FITS
-from sagan_cli.data.packing.build import Built, build, name_of
-from sagan_cli.data.packing.fingerprint import Fingerprinted, Glance, hints_of
+from sagan_cli.data.packing.build import Built, build, hints_of, name_of
 from sagan_cli.errors import DataError, SaganError, UsageError
 from sagan_cli.files import discard, sweep, unwritable, write_atomic, write_directory
 
 FORMAT = 1
-"""Part of every key: raise it when pictures come out differently, and no old pack is read again."""
+"""Part of every key: raise it when images come out differently, and no old pack is read again."""
 
 _CLOCK_TICK = 2_000_000_000
 """ns within which two changes of a file may carry the same time (FAT counts in steps of two seconds)."""
@@ -40,19 +39,19 @@ _CLOCK_TICK = 2_000_000_000
 
 @dataclass(frozen=True)
 class PackRequest:
-    """The pictures that training wants."""
+    """The images that training wants."""
 
     height: int
     width: int
     channels: int | None = None
-    """1, 3 or 4; None is 1 if no picture has a colour, else 3."""
+    """1, 3 or 4; None is 1 if no image has a colour, else 3."""
     fit: str = "auto"
     """"crop", "pad" or "stretch"; "auto" is "pad" for the MNIST family and "crop" for others."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """A packed data set, open for reading."""
+    """A packed dataset, open for reading."""
 
     path: Path
     images: npt.NDArray[np.uint8]
@@ -61,17 +60,17 @@ class Pack:
     """(N,); all 0 without classes."""
     class_names: tuple[str, ...]
     digest: str
-    """sha256 over pictures, labels and shape: equal digests mean the same training data."""
+    """sha256 over images, labels and shape: equal digests mean the same training data."""
     skipped: tuple[dict[str, str], ...]
-    """`file` and `reason` of each picture that could not be read."""
+    """`file` and `reason` of each image that could not be read."""
     total: int
-    """Pictures in the data set, the skipped ones included."""
+    """Images in the dataset, the skipped ones included."""
     from_cache: bool
     """Whether this call packed nothing."""
 
     @property
     def manifest(self) -> Path:
-        """Where all of this and the list of skipped pictures can be read."""
+        """Where all of this and the list of skipped images can be read."""
         return self.path / "manifest.json"
 
 
@@ -85,16 +84,16 @@ def open_pack(
     progress: Callable[[int, int], None],
     notify: Callable[[str], None],
 ) -> Pack:
-    """The pack of this data set at this size, from the cache or made now.
+    """The pack of this dataset at this size, from the cache or made now.
 
     Args:
-        max_bad: the largest share of unreadable pictures, 0..1; judged at every opening and no part of the key.
+        max_bad: the largest share of unreadable images, 0..1; judged at every opening and no part of the key.
         workers: processes that decode; 1 or fewer decodes here.
-        progress: told (pictures done, all) while packing only; may raise to stop, and nothing is left behind.
-        notify: given one line when pictures were skipped or a damaged pack is made again.
+        progress: told (images done, all) while packing only; may raise to stop, and nothing is left behind.
+        notify: given one line when images were skipped or a damaged pack is made again.
 
     Raises:
-        DataError: too many bad pictures, none that can be read, or files that change meanwhile.
+        DataError: too many bad images, none that can be read, or files that change meanwhile.
         SaganError: the cache cannot be written, or a worker process died.
     """
     if request.fit not in ("auto", *FITS):
@@ -105,7 +104,7 @@ def open_pack(
     transform = asdict(request)
     transform["fit"] = hints.fit if request.fit == "auto" else request.fit
     transform["channels"] = request.channels or hints.channels
-    # A plugin may rename its classes and leave its pictures, and so its fingerprint, as they were.
+    # A plugin may rename its classes and leave its images, and so its fingerprint, as they were.
     parts = [FORMAT, content, list(dataset.class_names), transform]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     path = packs / key[:40]
@@ -113,7 +112,7 @@ def open_pack(
     pack = _load(path, notify)
     if pack is None:
         if len(dataset) == 0:
-            raise DataError("the data set holds no pictures")
+            raise DataError("the dataset holds no images")
         sweep(packs)
         check_room(packs, len(dataset) * request.height * request.width * (transform["channels"] or 3))
 
@@ -123,7 +122,7 @@ def open_pack(
                 how=transform["fit"], workers=workers, progress=progress,
             )  # fmt: skip
             if before is not None and _glance(dataset) != before:
-                raise DataError("the data set's files changed while they were packed: run the same command again")
+                raise DataError("the dataset's files changed while they were packed: run the same command again")
             _describe(folder, dataset, built, content, transform)
 
         # Another process may have packed the same in the meantime: its pack is as good as ours.
@@ -137,21 +136,40 @@ def open_pack(
     return pack
 
 
+def packed_dataset(
+    dataset: Dataset, request: PackRequest, max_bad: float, progress: Progress, notify: Callable[[str], None]
+) -> Pack:
+    """Return the pack of a dataset in the user's cache; make it on all cores if it is missing.
+
+    Raises:
+        DataError: too many unreadable images.
+    """
+    with progress("packing", len(dataset)) as tick:
+        return open_pack(
+            dataset, request, cache_dir=cache_dir(), max_bad=max_bad, workers=_cores(), progress=tick, notify=notify
+        )
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def require_batch(pack: Pack, batch: int) -> None:
-    """Refuse a batch that would hold pictures twice.
+    """Refuse a batch that would hold images twice.
 
     Raises:
         DataError: naming --batch.
     """
     if len(pack.images) < batch:
         raise DataError(
-            f"--batch {batch}: the data set holds only {len(pack.images):,} pictures: "
-            f"pass --batch {len(pack.images)} or fewer, or add pictures"
+            f"--batch {batch}: the dataset holds only {len(pack.images):,} images: "
+            f"pass --batch {len(pack.images)} or fewer, or add images"
         )
 
 
 def content_of(dataset: Fingerprinted, memory: Path) -> tuple[str, Glance | None]:
-    """The content fingerprint, remembered in `memory` per glance so that a second start reads no picture; the glance.
+    """The content fingerprint, remembered in `memory` per glance so that a second start reads no image; the glance.
 
     Raises:
         DataError: files that changed while they were read.
@@ -169,7 +187,7 @@ def content_of(dataset: Fingerprinted, memory: Path) -> tuple[str, Glance | None
     started = time.time_ns()
     content = dataset.fingerprint()
     if _glance(dataset) != before:
-        raise DataError("the data set's files changed while they were read: run the same command again")
+        raise DataError("the dataset's files changed while they were read: run the same command again")
     # A file changed within the clock's last tick could change once more and look the same: not remembered.
     if before.newest < started - _CLOCK_TICK:
         with contextlib.suppress(SaganError):  # a cache shared read-only still serves its packs, only more slowly
@@ -210,8 +228,7 @@ def _describe(folder: Path, dataset: Dataset, built: Built, content: str, transf
     if built.shape[0] == 0:
         worst = built.skipped[0]
         raise DataError(
-            f"none of the {len(dataset):,} pictures can be read "
-            f"(first: {name_of(dataset, worst.index)}: {worst.reason})"
+            f"none of the {len(dataset):,} images can be read (first: {name_of(dataset, worst.index)}: {worst.reason})"
         )
     about = {
         "format": FORMAT,
@@ -233,7 +250,7 @@ def _judge(pack: Pack, max_bad: float, notify: Callable[[str], None]) -> None:
     share = len(pack.skipped) / pack.total
     first = "; ".join(f"{s['file']}: {s['reason']}" for s in pack.skipped[:3])
     fact = (
-        f"{len(pack.skipped):,} of {pack.total:,} pictures ({100 * share:.2g} %) cannot be read "
+        f"{len(pack.skipped):,} of {pack.total:,} images ({100 * share:.2g} %) cannot be read "
         f"({first}{'; ...' if len(pack.skipped) > 3 else ''})"
     )
     if share > max_bad:
@@ -244,7 +261,7 @@ def _judge(pack: Pack, max_bad: float, notify: Callable[[str], None]) -> None:
     counts = np.bincount(pack.labels, minlength=len(pack.class_names))
     for name, count in zip(pack.class_names, counts, strict=False):
         if count == 0:
-            raise DataError(f"no picture of class '{name}' can be read (see {pack.manifest}): mend or remove the class")
+            raise DataError(f"no image of class '{name}' can be read (see {pack.manifest}): mend or remove the class")
     notify(f"skipped {fact}; all are listed in {pack.manifest}")
 
 
@@ -272,7 +289,7 @@ def ready(cache: Path) -> Path:
 
 
 def check_room(packs: Path, needed: int) -> None:
-    """Refuse before the first picture what would fail after the last.
+    """Refuse before the first image what would fail after the last.
 
     Raises:
         SaganError: the directory cannot be written, or its disk lacks `needed` bytes.

@@ -1,4 +1,4 @@
-"""A .zip of pictures, or of class folders, as a data set: read in place, nothing is extracted."""
+"""A .zip of images, or of class folders, as a dataset: read in place, nothing is extracted."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ import numpy as np
 from PIL import Image
 
 from sagan_cli.data.decode import Pixels, decode_image
-from sagan_cli.data.packing.fingerprint import FileBacked
-from sagan_cli.data.sources.folders import Listing, arrange, is_hidden, printable
+from sagan_cli.data.sources.folders import FileBacked, Listing, arrange, is_hidden, printable
 from sagan_cli.errors import BadImage, DataError
 
 MAX_ENTRY = 256 << 20
-"""Bytes that one picture may unpack to; no picture within the pixel limit of `decode` comes near."""
+"""Bytes that one image may unpack to; no image within the pixel limit of `decode` comes near."""
 
 _ENCRYPTED = 0x1
 
 
 class ZipDataset(FileBacked):
-    """Pictures inside `path`; every process opens the archive for itself."""
+    """Images inside `path`; every process opens the archive for itself."""
 
     def __init__(self, path: Path, listing: Listing, inner: str, unconditional: bool) -> None:
         self.path, self.listing, self.inner, self.unconditional = path, listing, inner, unconditional
@@ -36,7 +35,7 @@ class ZipDataset(FileBacked):
         return len(self.listing.names)
 
     def files(self) -> Sequence[tuple[str, Path]]:
-        return [("", self.path)]  # its own name is no part of the data set: a renamed archive is the same one
+        return [("", self.path)]  # its own name is no part of the dataset: a renamed archive is the same one
 
     def identity(self) -> str:
         return f"zip 1, under '{self.inner}', {'un' * self.unconditional}conditional"
@@ -70,7 +69,7 @@ class ZipDataset(FileBacked):
 
 
 def open_zip(path: Path, inner: str = "", *, where: str, unconditional: bool) -> ZipDataset:
-    """The pictures in the archive `path` under the folder `inner`, by the rules of `listing.arrange`.
+    """The images in the archive `path` under the folder `inner`, by the rules of `listing.arrange`.
 
     One folder around everything (what zipping a folder leaves) is looked through.
 

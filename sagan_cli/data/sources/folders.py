@@ -1,23 +1,88 @@
-"""A folder of pictures, or a folder of class folders, as a data set."""
+"""A folder of images, or a folder of class folders, as a dataset."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from sagan_cli.contracts import Glance
 from sagan_cli.data.decode import Pixels, decode_image, is_picture
-from sagan_cli.data.packing.fingerprint import FileBacked
 from sagan_cli.errors import DataError
+
+_THREADS = 8
+_BATCH = 256
+"""Files hashed per task: sha256 of a small file takes less time than handing it to a thread."""
+
+
+class FileBacked:
+    """Base of datasets of files: `fingerprint` reads all bytes, `glance` reads none."""
+
+    def files(self) -> Sequence[tuple[str, Path]]:
+        """Return (name within the dataset, path) of every file, in a fixed order."""
+        raise NotImplementedError
+
+    def identity(self) -> str:
+        """Return what else the content depends on: the split, the use of labels, the version of the rules."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """Return the sha256 over identity, names and bytes; a copy at another path has the same one."""
+        total = hashlib.sha256(self.identity().encode())
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for digests in pool.map(_digests, _batched(self.files(), _BATCH)):
+                for digest in digests:
+                    total.update(digest)
+        return total.hexdigest()
+
+    def glance(self) -> Glance:
+        """Return the digest of stat alone, valid on this machine.
+
+        The change time is included because the modification time can be set back.
+        """
+        key, newest = hashlib.sha256(self.identity().encode()), 0
+        for name, path in self.files():
+            try:
+                s = path.stat()
+                seen = (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+                newest = max(newest, s.st_mtime_ns, s.st_ctime_ns)
+            except OSError as e:
+                seen = (-1, e.errno or 0, 0, 0)
+            # The absolute path distinguishes datasets whose files are hard links to each other.
+            key.update(f"{os.fsdecode(name)}\0{path.absolute()}\0{seen}\n".encode(errors="surrogateescape"))
+        return Glance(key.hexdigest(), newest)
+
+
+def _digests(files: Sequence[tuple[str, Path]]) -> list[bytes]:
+    return [_digest(name, path) for name, path in files]
+
+
+def _digest(name: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as f:
+            content = hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        # It is skipped as unreadable; repairing it must change the fingerprint.
+        content = f"unreadable {e.errno}"
+    return hashlib.sha256(f"{name}\0{content}".encode(errors="surrogateescape")).digest()
+
+
+def _batched(items: Iterable[tuple[str, Path]], size: int) -> Iterator[list[tuple[str, Path]]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 class FolderDataset(FileBacked):
-    """Pictures under `root`, each decoded when it is read."""
+    """Images under `root`, each decoded when it is read."""
 
     def __init__(self, root: Path, listing: Listing) -> None:
         self.root, self.listing = root, listing
@@ -47,7 +112,7 @@ class FolderDataset(FileBacked):
 
 
 def open_folder(root: Path, *, where: str, unconditional: bool) -> FolderDataset:
-    """The pictures under `root`, by the rules of `listing.arrange`; `where` is the folder as the user wrote it.
+    """The images under `root`, by the rules of `listing.arrange`; `where` is the folder as the user wrote it.
 
     Raises:
         DataError: no such arrangement, or a folder that cannot be read.
@@ -70,7 +135,7 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]] = frozens
                 continue
             if entry.is_dir():
                 yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
-            # A broken link counts as a picture that cannot be read. Pipes and devices would block: left out.
+            # A broken link counts as an image that cannot be read. Pipes and devices would block: left out.
             elif entry.is_file() or entry.is_symlink():
                 yield prefix + entry.name
 
@@ -79,7 +144,7 @@ _IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})
 """Left behind by other systems' file managers, in lower case."""
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation"})
-"""Folder names that divide a data set into parts rather than classes, in lower case."""
+"""Folder names that divide a dataset into parts rather than classes, in lower case."""
 
 _SHOWN = 4
 """Names given as examples in a message."""
@@ -87,7 +152,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Listing:
-    """Pictures by name in a fixed order, with their labels; `class_names` is empty where there are no classes."""
+    """Images by name in a fixed order, with their labels; `class_names` is empty where there are no classes."""
 
     names: tuple[str, ...]
     labels: tuple[int, ...]
@@ -96,7 +161,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Folder:
-    """What lies directly in one folder: how many pictures, and which sub-folders hold some at any depth."""
+    """What lies directly in one folder: how many images, and which sub-folders hold some at any depth."""
 
     path: PurePosixPath
     direct: int
@@ -104,19 +169,19 @@ class _Folder:
 
 
 def is_hidden(part: str) -> bool:
-    """Whether a file or folder of this name is nobody's picture and nobody's class."""
+    """Whether a file or folder of this name is nobody's image and nobody's class."""
     return part.startswith(".") or part.lower() in _IGNORED
 
 
 def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing:
-    """Pictures and classes among file names relative to a root, parts joined by "/".
+    """Images and classes among file names relative to a root, parts joined by "/".
 
-    Pictures directly in the root are a data set without classes. Pictures in two or more folders are one class per
+    Images directly in the root are a dataset without classes. Images in two or more folders are one class per
     folder, at any depth below it, labelled in the order of the sorted folder names. `unconditional` takes every
-    picture at any depth and no class. `where` is the root as the user wrote it.
+    image at any depth and no class. `where` is the root as the user wrote it.
 
     Raises:
-        DataError: no pictures; one class only; classes a level deeper; pictures beside class folders.
+        DataError: no images; one class only; classes a level deeper; images beside class folders.
     """
     ours: list[str] = []
     others: list[str] = []
@@ -134,7 +199,7 @@ def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing
         return Listing(tuple(names), (0,) * len(names), ())
     if root.direct:
         raise DataError(
-            f"--data {where}: {_count(root.direct, 'picture')} beside {_count(len(root.subs), 'folder')} of pictures "
+            f"--data {where}: {_count(root.direct, 'image')} beside {_count(len(root.subs), 'folder')} of images "
             f"({_some(root.subs)}): move the loose ones into a class folder or out of here, or pass --unconditional "
             "to take all of them without classes"
         )
@@ -172,14 +237,14 @@ def _check_depth(tree: Mapping[PurePosixPath, _Folder], where: str) -> None:
         within = f", each with {_some(folders[0].subs)}" if folders[0].subs else ""
         best = next((f for f in folders if f.path.name.lower().startswith("train")), folders[0])
         raise DataError(
-            f"--data {where}: its folders ({_some(root.subs)}) are parts of the data set and not classes{within}: "
+            f"--data {where}: its folders ({_some(root.subs)}) are parts of the dataset and not classes{within}: "
             f"pass --data {_join(where, best.path)}, or --unconditional to take all of them without classes"
         )
 
 
 def _tree(names: Iterable[str]) -> dict[PurePosixPath, _Folder]:
-    """Every folder that holds pictures at any depth, the root included."""
-    # Strings first: a path object for each of a million pictures would take seconds.
+    """Every folder that holds images at any depth, the root included."""
+    # Strings first: a path object for each of a million images would take seconds.
     direct = {PurePosixPath(f): n for f, n in Counter(name.rpartition("/")[0] for name in names).items()}
     subs: dict[PurePosixPath, set[str]] = {PurePosixPath(): set()}
     for folder in direct:
@@ -192,10 +257,10 @@ def _tree(names: Iterable[str]) -> dict[PurePosixPath, _Folder]:
 
 def _nothing(where: str, others: Sequence[str]) -> str:
     if not others:
-        return f"--data {where}: empty: put pictures or folders of pictures there"
+        return f"--data {where}: empty: put images or folders of images there"
     archive = next((name for name in others if name.lower().endswith(".zip")), None)
-    out = f"pass --data {_join(where, archive)}" if archive else "put .png, .jpg or .webp pictures there"
-    return f"--data {where}: no pictures, only {_count(len(others), 'other file')} ({_some(others)}): {out}"
+    out = f"pass --data {_join(where, archive)}" if archive else "put .png, .jpg or .webp images there"
+    return f"--data {where}: no images, only {_count(len(others), 'other file')} ({_some(others)}): {out}"
 
 
 def _join(where: str, inner: PurePosixPath | str) -> str:

@@ -1,24 +1,30 @@
-"""A folder of IDX files, plain or .gz (MNIST, Fashion-MNIST, EMNIST, ...), as a data set."""
+"""A folder of IDX files, plain or .gz (MNIST, Fashion-MNIST, EMNIST, ...), as a dataset."""
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import math
 import re
+import shutil
 import struct
+import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sagan_cli.contracts import Hints
 from sagan_cli.data.decode import MAX_PIXELS, Pixels, needs_border
-from sagan_cli.data.packing.fingerprint import FileBacked, Hints
-from sagan_cli.errors import BadImage, DataError
+from sagan_cli.data.sources.folders import FileBacked
+from sagan_cli.errors import DataError
 
 _NAME = re.compile(
     r"(?P<prefix>.*?)[-_.]?(?P<part>images|labels)[-.]idx(?P<dims>[13])-ubyte(?P<gz>\.gz)?", re.IGNORECASE
@@ -40,9 +46,7 @@ _FASHION_LABELS = frozenset(
 
 
 class IdxDataset(FileBacked):
-    """Pictures of one IDX file, streamed in order, with the labels of another."""
-
-    _stream: IO[bytes] | None = None
+    """The images of one IDX file with the labels of another."""
 
     def __init__(
         self, images: IdxFile, hints: Hints, labels: IdxFile | None, values: Sequence[int], class_names: Sequence[str]
@@ -61,31 +65,11 @@ class IdxDataset(FileBacked):
         return f"idx 1, classes {'/'.join(self.class_names)}"
 
     def name_of(self, index: int) -> str:
-        """Which picture of which file, for messages."""
+        """Return file and index, for messages."""
         return f"{self.images.path.name}[{index}]"
 
     def read(self, index: int) -> tuple[Pixels, int]:
-        count, height, width = self.images.shape
-        size = height * width
-        if self._stream is None:
-            self._stream = self.images.open()
-        try:
-            self._stream.seek(self.images.start + index * size)  # in order this is free, also for .gz
-            values = self._stream.read(size)
-            if index == count - 1:
-                self._stream.read(1)  # the end of a .gz is where its checksum is compared
-        except (OSError, EOFError, zlib.error) as e:
-            raise DataError(f"{self.images.path}: damaged or cut short ({e}): fetch it again") from e
-        if len(values) != size:
-            raise BadImage("cut short")
-        return np.frombuffer(values, np.uint8).reshape(height, width), self._labels[index] if self._labels else 0
-
-    def __del__(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_stream": None}
+        return self.images.values[index], self._labels[index] if self._labels else 0
 
 
 def is_idx_folder(folder: Path) -> bool:
@@ -94,7 +78,7 @@ def is_idx_folder(folder: Path) -> bool:
 
 
 def idx_side(folder: Path, split: str) -> int:
-    """The side in pixels at which the pictures are trained on: the next power of two, 32 for 28."""
+    """The side in pixels at which the images are trained on: the next power of two, 32 for 28."""
     images, _ = _find(folder, split, where=str(folder))
     shape = read_header(images)
     return max(32, 1 << math.ceil(math.log2(max(shape[1:]))))
@@ -119,10 +103,10 @@ def open_idx(folder: Path, *, split: str, height: int, width: int, where: str, u
     labels = open_idx_file(label_path, 1)
     if labels.shape[0] != images.shape[0]:
         raise DataError(
-            f"--data {where}: {images.shape[0]:,} pictures in {image_path.name}, but {labels.shape[0]:,} labels in "
+            f"--data {where}: {images.shape[0]:,} images in {image_path.name}, but {labels.shape[0]:,} labels in "
             f"{label_path.name}: these files do not belong together"
         )
-    values = labels.values()
+    values = labels.values
     # Digits count from 0, EMNIST's letters from 1.
     low = min(int(values.min()), 1)
     names: Sequence[str] = [str(v) for v in range(low, int(values.max()) + 1)]
@@ -147,7 +131,7 @@ def _find(folder: Path, split: str, *, where: str) -> tuple[Path, Path | None]:
         there = ", ".join(p.name for p in images.values()) or "labels only"
         example = "t10k-images-idx3-ubyte" if split == "test" else "train-images-idx3-ubyte"
         raise DataError(
-            f"--data {where}: no pictures of the split '{split}' (there: {there}): add {example}, plain or .gz"
+            f"--data {where}: no images of the split '{split}' (there: {there}): add {example}, plain or .gz"
         )
     if len(wanted) > 1:
         several = ", ".join(p.name for p in wanted.values())
@@ -163,99 +147,95 @@ _UNSIGNED_BYTE = 8
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One IDX file of unsigned bytes, checked to hold what its header says."""
+    """One IDX file of unsigned bytes; its length agrees with its header."""
 
     path: Path
     shape: tuple[int, ...]
 
-    @property
-    def start(self) -> int:
-        """Bytes of header before the values."""
-        return 4 + 4 * len(self.shape)
-
-    def open(self) -> IO[bytes]:
-        """The unpacked bytes, header first."""
-        return _open(self.path)
-
+    @cached_property
     def values(self) -> NDArray[np.uint8]:
-        """All values, flat.
+        """The array, mapped from the file, or from an unpacked temporary copy of a .gz.
 
         Raises:
-            DataError: the file is damaged behind its header.
+            DataError: the file is damaged.
         """
-        try:
-            with self.open() as f:
-                f.seek(self.start)
-                return np.frombuffer(f.read(), np.uint8)
-        except (OSError, EOFError, zlib.error) as e:
-            raise DataError(f"{self.path}: damaged or cut short ({e}): fetch it again") from e
+        start = _header_size(len(self.shape))
+        if self.path.suffix.lower() != ".gz":
+            return np.memmap(self.path, np.uint8, "r", start, self.shape)
+        with tempfile.TemporaryFile() as unpacked, gzip.open(self.path) as packed:
+            with _damage(self.path, "damaged or cut short"):
+                shutil.copyfileobj(packed, unpacked, 1 << 20)  # compares the checksum at the end
+            return np.memmap(unpacked, np.uint8, "r", start, self.shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "shape": self.shape}
+
+
+def _header_size(dims: int) -> int:
+    return 4 + 4 * dims
+
+
+@contextmanager
+def _damage(path: Path, what: str) -> Iterator[None]:
+    """Report errors of reading and unpacking as DataError; a full disk stays an OSError."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as e:
+        if isinstance(e, OSError) and e.errno == errno.ENOSPC:
+            raise
+        raise DataError(f"{path}: {what} ({getattr(e, 'strerror', None) or e}): fetch it again") from e
 
 
 def _open(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return path.open("rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def read_header(path: Path) -> tuple[int, ...]:
-    """The dimensions that an IDX file of unsigned bytes declares.
+    """Return the dimensions that an IDX file of unsigned bytes declares.
 
     Raises:
         DataError: not such a file.
     """
     try:
-        with _open(path) as f:
+        with _damage(path, "cannot be read"), _open(path) as f:
             zero, kind, dims = struct.unpack(">HBB", f.read(4))
             shape = struct.unpack(f">{dims}I", f.read(4 * dims))
     except struct.error as e:
         raise DataError(f"{path}: too short for an IDX file: fetch it again") from e
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}): fetch it again") from e
     if zero != 0 or kind != _UNSIGNED_BYTE:
         raise DataError(f"{path}: not an IDX file of unsigned bytes (it starts with {zero:04x} {kind:02x})")
     return shape
 
 
 def open_idx_file(path: Path, dims: int) -> IdxFile:
-    """A file of `dims` dimensions, its header compared with what it holds.
+    """Open a file of `dims` dimensions and compare its length with its header.
 
     Raises:
-        DataError: cut short, too long, or of another kind.
+        DataError: truncated, too long, or of another kind.
     """
     shape = read_header(path)
     if len(shape) != dims:
-        raise DataError(
-            f"{path}: {len(shape)} dimensions where {dims} belong: images are idx3 files, labels idx1 files"
-        )
+        raise DataError(f"{path}: {len(shape)} dimensions instead of {dims}: images are idx3 files, labels idx1 files")
     if 0 in shape or math.prod(shape[1:]) > MAX_PIXELS:
-        raise DataError(f"{path}: dimensions {'x'.join(map(str, shape))} are no data set: fetch it again")
-    expected, actual = 4 + 4 * dims + math.prod(shape), _length(path)
-    if path.suffix.lower() == ".gz" and actual != expected % 2**32:
-        actual = _unpacked_length(path, expected)
-    elif path.suffix.lower() == ".gz":
-        actual = expected
+        raise DataError(f"{path}: dimensions {'x'.join(map(str, shape))} are no dataset: fetch it again")
+    expected = _header_size(dims) + math.prod(shape)
+    actual = _length(path, expected)
     if actual != expected:
         word = "cut short" if actual < expected else "longer than its header says"
         raise DataError(f"{path}: {word}: {actual:,} bytes where {expected:,} belong: fetch it again")
     return IdxFile(path, shape)
 
 
-def _length(path: Path) -> int:
-    """Return the file's size; for a .gz the unpacked size modulo 2^32, from its last four bytes (RFC 1952, ISIZE)."""
+def _length(path: Path, expected: int) -> int:
+    """Return the length of a file, unpacked if it is a .gz."""
     if path.suffix.lower() != ".gz":
         return path.stat().st_size
     with path.open("rb") as f:
         f.seek(-4, 2)
-        return int(struct.unpack("<I", f.read(4))[0])
-
-
-def _unpacked_length(path: Path, expected: int) -> int:
-    """The true length of a .gz whose last bytes disagree: it may have been packed in several members."""
-    length = 0
-    try:
-        with _open(path) as f:
-            while length <= expected and (chunk := f.read(1 << 20)):
-                length += len(chunk)
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path}: cut short or damaged ({e}): fetch it again") from e
+        if f.read(4) == struct.pack("<I", expected % 2**32):  # the unpacked length modulo 2^32 (RFC 1952, ISIZE)
+            return expected
+    length = 0  # truncated, or packed in several members
+    with _damage(path, "cut short or damaged"), _open(path) as f:
+        while length <= expected and (chunk := f.read(1 << 20)):
+            length += len(chunk)
     return length

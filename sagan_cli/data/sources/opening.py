@@ -1,4 +1,4 @@
-"""From the settings of a run to its pictures: looked at first, packed later. Imports no PyTorch."""
+"""From the settings of a run to its images: looked at first, packed later. Imports no PyTorch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sagan_cli.config.schema import Config
-from sagan_cli.contracts import Dataset
+from sagan_cli.contracts import Dataset, Glance
 from sagan_cli.data.decode import Pixels, is_picture
-from sagan_cli.data.packing.fingerprint import Glance, hints_of
+from sagan_cli.data.packing.build import hints_of
 from sagan_cli.data.sources.archives import open_zip
 from sagan_cli.data.sources.folders import open_folder
-from sagan_cli.data.sources.idx import idx_side, is_idx_folder, open_idx
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.geometry import Shape, parse_shape
 
@@ -28,26 +27,26 @@ class Opened:
 
 
 def open_data(config: Config, *, download: bool = False) -> Opened:
-    """Find the pictures and fix the size.
+    """Find the images and fix the size.
 
     Raises:
         UsageError: no such path, name, size or feature map.
-        DataError: pictures that cannot be trained on.
+        DataError: images that cannot be trained on.
     """
-    data, root = config.data, Path(config.data.root)
+    data, root = config.data, Path(config.data.data_root)
     # A size that cannot be is said before any folder is searched.
     native = None
     if data.size == "auto":
-        native = native_size(data.source, root, data.split)
+        native = native_size(data.data, root, data.split)
     form = parse_shape(data.size, config.model.attn_at, native)
     dataset = open_source(
-        data.source, data_root=root, split=data.split, height=form.height, width=form.width,
+        data.data, data_root=root, split=data.split, height=form.height, width=form.width,
         unconditional=data.unconditional, download=download,
     )  # fmt: skip
     return Opened(dataset, form)
 
 
-_ACCEPTED = "a folder of pictures, of class folders or of IDX files, or a .zip"
+_ACCEPTED = "a folder of images, of class folders or of IDX files, or a .zip"
 
 
 def open_source(
@@ -60,9 +59,9 @@ def open_source(
     unconditional: bool,
     download: bool = False,
 ) -> Dataset:
-    """The data set that `data` names.
+    """The dataset that `data` names.
 
-    A registered name is that data set even where a folder is called the same; write `./name` for the folder. A path
+    A registered name is that dataset even where a folder is called the same; write `./name` for the folder. A path
     into an archive (`set.zip/train`) is the folder inside it.
 
     Raises:
@@ -73,35 +72,41 @@ def open_source(
     if path is None:
         return _named(data, data_root, split, height, width, unconditional, download)
     if download:
-        raise UsageError(f"--download fetches named data sets, and --data {data} is a path: leave one of them out")
+        raise UsageError(f"--download fetches named datasets, and --data {data} is a path: leave one of them out")
     archive, inner = _split_archive(path)
     if archive is not None:
         return open_zip(archive, inner, where=data, unconditional=unconditional)
     if path.is_dir():
-        if is_idx_folder(path):
+        if _has_idx_files(path):
+            from sagan_cli.data.sources.idx import open_idx
+
             return open_idx(path, split=split, height=height, width=width, where=data, unconditional=unconditional)
         return open_folder(path, where=data, unconditional=unconditional)
     if is_picture(path.name):
-        raise UsageError(f"--data {data}: one picture only: pass the folder that holds it")
+        raise UsageError(f"--data {data}: one image only: pass the folder that holds it")
     raise UsageError(f"--data {data}: neither a folder nor a .zip: pass {_ACCEPTED}")
 
 
 def has_parts(data: str) -> bool:
     """Whether `--split` chooses between parts of it: a registered name or a folder of IDX files, and no other path."""
     path = _path(data)
-    return path is None or (path.is_dir() and is_idx_folder(path))
+    return path is None or (path.is_dir() and _has_idx_files(path))
 
 
 def native_size(data: str, data_root: Path, split: str) -> tuple[int, int] | None:
-    """Height and width that `--size` defaults to for this data set; None where it has no say (folders, archives).
+    """Height and width that `--size` defaults to for this dataset; None where it has no say (folders, archives).
 
     Raises:
         UsageError, DataError: as `open_source`.
     """
     path = _path(data)
     if path is not None:
-        side = idx_side(path, split) if path.is_dir() and is_idx_folder(path) else None
-        return None if side is None else (side, side)
+        if not path.is_dir() or not _has_idx_files(path):
+            return None
+        from sagan_cli.data.sources.idx import idx_side
+
+        side = idx_side(path, split)
+        return side, side
     from sagan_cli.plugins import registry
 
     size = getattr(registry.load("datasets", data), "native_size", None)
@@ -111,8 +116,16 @@ def native_size(data: str, data_root: Path, split: str) -> tuple[int, int] | Non
     return int(height), int(width)
 
 
+def _has_idx_files(folder: Path) -> bool:
+    if not any("-ubyte" in p.name.lower() for p in folder.iterdir()):
+        return False
+    from sagan_cli.data.sources.idx import is_idx_folder
+
+    return is_idx_folder(folder)
+
+
 class Unlabelled:
-    """Another data set without its classes."""
+    """Another dataset without its classes."""
 
     class_names: Sequence[str] = ()
 
@@ -131,9 +144,9 @@ class Unlabelled:
         return seen and Glance(f"unlabelled {seen.key}", seen.newest)
 
     def name_of(self, index: int) -> str:
-        """The inner data set's name for it."""
+        """The inner dataset's name for it."""
         named = getattr(self.inner, "name_of", None)
-        return named(index) if named else f"picture {index}"
+        return named(index) if named else f"image {index}"
 
     def read(self, index: int) -> tuple[Pixels, int]:
         return self.inner.read(index)[0], 0
@@ -158,7 +171,7 @@ def _path(data: str) -> Path | None:
     if data and path.exists():
         return path
     raise UsageError(
-        f"--data {data}: no such path and no such data set{closest(data, names)}: "
+        f"--data {data}: no such path and no such dataset{closest(data, names)}: "
         f"pass {_ACCEPTED}, or one of {', '.join(sorted(names))}"
     )
 
@@ -185,7 +198,7 @@ def _named(name: str, root: Path, split: str, height: int, width: int, unconditi
     more: dict[str, Any] = {}
     if download:
         if not getattr(factory, "can_download", False):
-            raise UsageError(f"--download: the data set '{name}' has nothing to download: leave the flag out")
+            raise UsageError(f"--download: the dataset '{name}' has nothing to download: leave the flag out")
         more["download"] = True
     dataset: Dataset = factory(root, split=split, height=height, width=width, **more)
     return Unlabelled(dataset) if unconditional and dataset.class_names else dataset

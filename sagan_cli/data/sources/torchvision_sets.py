@@ -1,4 +1,4 @@
-"""The data sets that torchvision knows, by name, from the files and folders that torchvision itself would write.
+"""The datasets that torchvision knows, by name, from the files and folders that torchvision itself would write.
 
 CIFAR-10, SVHN and STL-10 are read by torchvision, which checks their md5 sums. The MNIST family and CelebA lie in files
 that this package reads by itself (`idx`, `folders`). torchvision is imported only to unpack or fetch, never to reopen a
@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from sagan_cli.contracts import Dataset
+from sagan_cli.contracts import Dataset, Hints
 from sagan_cli.data.decode import Pixels
-from sagan_cli.data.packing.fingerprint import FileBacked, Hints
-from sagan_cli.data.sources.folders import FolderDataset, Listing
+from sagan_cli.data.sources.folders import FileBacked, FolderDataset, Listing
 from sagan_cli.data.sources.idx import is_idx_folder, open_idx
 from sagan_cli.errors import DataError, SaganError
 
@@ -29,7 +28,7 @@ _CELEBA_PARTS = {"train": "0", "test": "2"}
 
 @dataclass(frozen=True)
 class TorchvisionFactory:
-    """One built-in data set; called as `sagan_cli.contracts.DatasetFactory` says, and with `download`."""
+    """One built-in dataset; called as `sagan_cli.contracts.DatasetFactory` says, and with `download`."""
 
     name: str
     cls: str
@@ -41,7 +40,7 @@ class TorchvisionFactory:
     """Split -> files that must be there, relative to `folder`."""
     class_names: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Split -> pictures, for sets that are loaded whole: known beforehand, so that a packed set need not be loaded."""
+    """Split -> images, for sets that are loaded whole: known beforehand, so that a packed set need not be loaded."""
     can_download: bool = True
     """Tells `--download` that the keyword `download` is understood."""
 
@@ -66,7 +65,7 @@ class TorchvisionFactory:
         return TorchvisionDataset(self, root, split)
 
     def load(self, root: Path, split: str, *, download: bool = False) -> Any:
-        """torchvision's own data set object, every picture in memory.
+        """torchvision's own dataset object, every image in memory.
 
         Raises:
             DataError: files that are damaged, or SciPy missing for SVHN.
@@ -93,7 +92,7 @@ class TorchvisionFactory:
 
 
 class TorchvisionDataset(FileBacked):
-    """A data set that torchvision unpacks into one array; not before the first picture is asked for."""
+    """A dataset that torchvision unpacks into one array; not before the first image is asked for."""
 
     hints = Hints(in_process=True)
 
@@ -134,20 +133,19 @@ class TorchvisionDataset(FileBacked):
                 ) from e
             if len(inner.data) != len(self):
                 raise DataError(
-                    f"--data {self.factory.name}: {len(inner.data):,} pictures where {len(self):,} belong: "
-                    "fetch it again"
+                    f"--data {self.factory.name}: {len(inner.data):,} images where {len(self):,} belong: fetch it again"
                 )
             self._loaded = inner.data, inner.targets if hasattr(inner, "targets") else inner.labels
         return self._loaded
 
 
 def _open_celeba(folder: Path, split: str) -> FolderDataset:
-    """The aligned faces of one part; `list_eval_partition.txt` has a line `000001.jpg 0` for each picture."""
+    """The aligned faces of one part; `list_eval_partition.txt` has a line `000001.jpg 0` for each image."""
     partition = folder / "list_eval_partition.txt"
     rows = [line.split() for line in partition.read_text(encoding="utf-8").splitlines() if line.strip()]
     names = [row[0] for row in rows if row[1:] == [_CELEBA_PARTS[split]]]
     if not names:
-        raise DataError(f"{partition}: names no picture of the split '{split}': fetch it again")
+        raise DataError(f"{partition}: names no image of the split '{split}': fetch it again")
     return FolderDataset(folder / "img_align_celeba", Listing(tuple(names), (0,) * len(names), ()))
 
 

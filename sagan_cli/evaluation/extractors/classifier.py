@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 from sagan_cli import __version__
 from sagan_cli.errors import DataError, SaganError
-from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor, LayerTensors, three_channels
-from sagan_cli.evaluation.extractors.weights import Progress, tensor_digest
+from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor, LayerTensors, tensor_digest, three_channels
+from sagan_cli.evaluation.extractors.weights import Progress
 from sagan_cli.files import discard, sha256_of, sweep, unwritable, write_directory
 from sagan_cli.ops.precision import no_autocast
 from sagan_cli.ops.randomness import generator

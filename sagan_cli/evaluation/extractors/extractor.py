@@ -1,12 +1,13 @@
-"""Feature extractors: frozen networks from uint8 images to named features, and opening one by its name."""
+"""What a feature extractor is: a frozen network from uint8 images to named features."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib import metadata
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,14 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sagan_cli.data.packing.pack import Pack, cache_dir
-from sagan_cli.engine.jobs import Progress
-from sagan_cli.engine.runtime import Runtime
-from sagan_cli.errors import UsageError, closest
-from sagan_cli.evaluation.extractors.weights import EXTRACTORS
-
 CLASSIFIER = "classifier"
-NAMES = (*EXTRACTORS, CLASSIFIER)
 LayerTensors: TypeAlias = dict[str, Tensor]
 """Layer -> float32 (N, D)."""
 
@@ -47,6 +41,13 @@ class Extractor:
     """Further facts for the record, such as a classifier's accuracy."""
     inception: nn.Module | None = None
     """The network itself if it is Inception, for the self-check."""
+
+    @property
+    def passed_check(self) -> str:
+        """Name of the file that records a passed self-check of these weights, device and library versions."""
+        versions = [metadata.version(name) for name in ("torch", "torch-fidelity")]
+        parts: list[Any] = [1, self.name, self.digest, self.device.type, self.resize, versions]
+        return f"passed-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.json"
 
     def __call__(self, images: Tensor, layers: tuple[str, ...]) -> LayerTensors:
         """Compute features of uint8 images (N, 3, H, W) on any device; float32 (N, D) per layer, on the CPU.
@@ -78,56 +79,16 @@ def three_channels(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.require(as_rgb(images), requirements=["C", "W"])).permute(0, 3, 1, 2)
 
 
-def open_extractor(
-    name: str,
-    weights: Path | None,
-    pack: Pack | None,
-    runtime: Runtime,
-    progress: Progress,
-    notify: Callable[[str], None],
-) -> Extractor:
-    """Open an extractor; the leading process downloads or trains what is missing before the others continue.
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 over (name, shape, dtype, bytes) of all tensors in the order of their names.
 
-    Args:
-        weights: a file instead of the published one.
-        pack: labelled images for the classifier.
-
-    Raises:
-        UsageError: no such name, or weights that do not go with it.
-        SaganError: weights that cannot be downloaded or read.
-        DataError: a classifier without classes.
+    It is the same for `.pth` and `.safetensors` files of the same numbers, and on every device.
     """
-    if name not in NAMES:
-        raise UsageError(f"--extractor {name}: no such extractor{closest(name, NAMES)}; there are {', '.join(NAMES)}")
-    if not runtime.leads:
-        runtime.barrier()
-    extractor = _open(name, weights, pack, runtime.device, progress, notify)
-    if runtime.leads:
-        runtime.barrier()
-    return extractor
+    import torch
 
-
-def _open(
-    name: str,
-    weights: Path | None,
-    pack: Pack | None,
-    device: torch.device,
-    progress: Progress,
-    notify: Callable[[str], None],
-) -> Extractor:
-    if name != CLASSIFIER:
-        from sagan_cli.evaluation.extractors.torch_fidelity import open_torch_fidelity
-
-        return open_torch_fidelity(
-            name, weights=weights, device=device, environ=os.environ, progress=progress, notify=notify
-        )
-    if weights is not None:
-        raise UsageError("--weights: the classifier is trained on the data, not loaded; choose another --extractor")
-    if pack is None:
-        raise UsageError("--extractor classifier is trained on --data, which must be images with classes")
-    from sagan_cli.evaluation.extractors.classifier import open_classifier
-
-    return open_classifier(
-        pack.images, pack.labels, pack.class_names, pack.digest,
-        folder=cache_dir() / "classifiers", device=device, progress=progress, notify=notify,
-    )  # fmt: skip
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

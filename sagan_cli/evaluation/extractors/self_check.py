@@ -9,12 +9,9 @@ remembered per weights, device and library version.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sagan_cli.data.packing.pack import cache_dir
-from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import SaganError
 from sagan_cli.evaluation.extractors.extractor import Extractor, three_channels
 from sagan_cli.evaluation.features import ImageSet, next_batch
@@ -67,22 +62,6 @@ class Finding:
     """KID of two halves of the real images over the KID of real images against noise; None with few images."""
 
 
-def check_extractor(
-    extractor: Extractor, real: ImageSet | None, runtime: Runtime, notify: Callable[[str], None]
-) -> str:
-    """Run the self-check once per machine, on the leading process; return "passed" or "skipped" for the record.
-
-    Raises:
-        SaganError: the check failed.
-    """
-    if os.environ.get(VARIABLE) == "skip" or real is None:
-        return "skipped"
-    if runtime.leads:
-        self_check(extractor, lambda limit: _sample(real, limit), cache_dir() / "self-checks", notify)
-    runtime.barrier()
-    return "passed"
-
-
 def self_check(
     extractor: Extractor, real: Callable[[int], Tensor], folder: Path, notify: Callable[[str], None]
 ) -> Finding | None:
@@ -95,7 +74,7 @@ def self_check(
     Raises:
         SaganError: a test failed, so that scores would be wrong.
     """
-    marker = folder / f"{_key(extractor)}.json"
+    marker = folder / extractor.passed_check
     if marker.is_file():
         return None
     notify(f"checking the extractor {extractor.name} on this machine (once)")
@@ -172,13 +151,7 @@ def _failed(extractor: Extractor, reason: str) -> SaganError:
     )
 
 
-def _key(extractor: Extractor) -> str:
-    versions = [metadata.version(name) for name in ("torch", "torch-fidelity")]
-    parts: list[Any] = [1, extractor.name, extractor.digest, extractor.device.type, extractor.resize, versions]
-    return "passed-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _sample(images: ImageSet, limit: int) -> Tensor:
+def sample_images(images: ImageSet, limit: int) -> Tensor:
     """Up to `limit` images, evenly spaced, of the size of the first; uint8 (n, 3, H, W)."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(limit, len(images))).astype(np.int64))
     found = [three_channels(part) for part in next_batch(images.batches(limit, chosen), len(chosen))]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sagan_cli.errors import SaganError, UsageError, closest
-from sagan_cli.evaluation.extractors.extractor import Extractor
+from sagan_cli.evaluation.extractors.extractor import Extractor, tensor_digest
 from sagan_cli.evaluation.extractors.weights import (
     DINO,
     EXTRACTORS,
@@ -37,7 +37,6 @@ from sagan_cli.evaluation.extractors.weights import (
     load_tensors,
     offline,
     opened,
-    tensor_digest,
 )
 
 METRICS = ("fid", "kid", "prc")

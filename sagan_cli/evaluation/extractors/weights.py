@@ -215,21 +215,6 @@ def _plain(value: object) -> bool:
     return value.layout == torch.strided and not value.is_meta and not value.is_quantized
 
 
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 over (name, shape, dtype, bytes) of all tensors in the order of their names.
-
-    It is the same for `.pth` and `.safetensors` files of the same numbers, and on every device.
-    """
-    import torch
-
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def fetch(name: str, sink: IO[bytes], progress: Progress) -> None:
     """Download the published file of an extractor to `sink`; `progress` counts megabytes.
 

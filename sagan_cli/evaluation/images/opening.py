@@ -1,8 +1,8 @@
-"""Pictures that are scored as they are: a folder, archive, IDX files, an .npz, one on stdin, or a named data set.
+"""Open images that are scored as they are: a folder, archive, IDX files, an .npz, standard input or a named dataset.
 
-The order and, for plain pictures, the pixels are those of torch-fidelity's directory input: files sorted by name, first
-frame, RGB. It differs from it in four ways, each as in training: a camera's rotation is undone, transparency is laid on
-white rather than dropped, 16 bits are scaled rather than clipped, and class folders are looked into.
+Order and pixels are those of torch-fidelity's directory input: files sorted by name, first frame, RGB. There are four
+differences, each as in training: the camera's rotation is applied, transparency is blended with white instead of
+dropped, 16 bits are scaled instead of clipped, and class folders are read.
 """
 
 from __future__ import annotations
@@ -19,28 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sagan_cli.contracts import Dataset
+from sagan_cli.contracts import Dataset, Glance
 from sagan_cli.data.decode import Pixels, fit, is_picture
-from sagan_cli.data.packing.build import name_of
-from sagan_cli.data.packing.fingerprint import FileBacked, Glance, hints_of
+from sagan_cli.data.packing.build import hints_of, name_of
 from sagan_cli.data.sources import opening as sources
 from sagan_cli.data.sources.archives import ZipDataset
-from sagan_cli.data.sources.folders import FolderDataset
+from sagan_cli.data.sources.folders import FileBacked, FolderDataset
 from sagan_cli.data.sources.idx import IdxDataset
 from sagan_cli.errors import BadImage, DataError, PluginError, SaganError, UsageError
-from sagan_cli.evaluation.images.npz import Npz, is_npz
-from sagan_cli.evaluation.images.pictures_base import MAX_BATCH_BYTES, Places
-from sagan_cli.evaluation.images.pictures_base import Pictures as Pictures
-from sagan_cli.evaluation.images.pictures_npz import NpzPictures
-from sagan_cli.evaluation.images.spool import spooled
-from sagan_cli.evaluation.images.statistics import read_statistics as read_statistics
+from sagan_cli.evaluation.images.npz import Npz, NpzImages, is_npz, spooled
+from sagan_cli.evaluation.images.source import MAX_BATCH_BYTES, ImageSource, Indices
 from sagan_cli.geometry import DEFAULT_SIZE
 from sagan_cli.plugins import registry
 
-ACCEPTED = "a folder of pictures, a .zip of them, IDX files, an .npz, or - for an .npz on stdin"
+ACCEPTED = "a folder of images, a .zip of them, IDX files, an .npz, or - for an .npz on stdin"
 
 
-def open_pictures(
+def open_images(
     target: str,
     *,
     flag: str,
@@ -50,19 +45,19 @@ def open_pictures(
     height: int | None = None,
     width: int | None = None,
     unconditional: bool = False,
-) -> Pictures:
-    """The pictures that `target` names, by the rules of `--data`, and besides an .npz or "-".
+) -> ImageSource:
+    """Open the images that `target` names: whatever `--data` accepts, an .npz, or "-" for an .npz on standard input.
 
     Args:
-        flag: what messages call it: "--data", or an argument's name such as "FOLDER".
-        stdin: where "-" reads from; None where there is none.
-        data_root, split: for named data sets; `split` for IDX files too.
-        height, width: at which a data set that is drawn draws; None is its own size.
-        unconditional: take all pictures at any depth, without classes.
+        flag: its name in messages: "--data", or an argument's name such as "FOLDER".
+        stdin: standard input; None if there is none.
+        data_root, split: for named datasets; `split` for IDX files too.
+        height, width: size of a drawn dataset; None is its own size.
+        unconditional: use all images at any depth, without classes.
 
     Raises:
         UsageError: no such path or name.
-        DataError: it is there and cannot be scored.
+        DataError: it exists and cannot be scored.
     """
     where = f"{flag} {target}".strip()
     if target == "-":
@@ -77,28 +72,28 @@ def open_pictures(
         if is_npz(path):
             return _npz(path, target, where, path)
         if path.suffix.lower() != ".zip" and not is_picture(path.name) and not zipfile.is_zipfile(path):
-            raise UsageError(f"{where}: holds no pictures that can be scored: name {ACCEPTED}")
+            raise UsageError(f"{where}: holds no images that can be scored: name {ACCEPTED}")
     with _named_by(flag):
         own = sources.native_size(target, data_root, split) or (DEFAULT_SIZE, DEFAULT_SIZE)
         height, width = (height, width or height) if height else own
         dataset = sources.open_source(
             target, data_root=data_root, split=split, height=height, width=width, unconditional=unconditional
         )
-    return FilePictures(dataset, target, where)
+    return DatasetImages(dataset, target, where)
 
 
-class FilePictures(Pictures):
-    """The pictures of a data set, each at its own size."""
+class DatasetImages(ImageSource):
+    """The images of a dataset, each at its own size."""
 
     def __init__(self, dataset: Dataset, name: str, where: str) -> None:
         if len(dataset) == 0:
-            raise DataError(f"{where}: holds no pictures: put some there")
+            raise DataError(f"{where}: holds no images: put some there")
         self.name, self.kind, self._where, self._dataset = name, _kind(dataset, name), where, dataset
         self.channels = 1 if hints_of(dataset).channels == 1 else 3
         self.class_names = tuple(dataset.class_names)
         self._labels = np.full(len(dataset), -1, np.int64)
         self._size: tuple[int, ...] | None = None
-        self._one_at_a_time = threading.Lock()  # data sets need not be safe to read from two threads
+        self._one_at_a_time = threading.Lock()  # a dataset need not be thread-safe
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -119,17 +114,16 @@ class FilePictures(Pictures):
         return height, width
 
     def close(self) -> None:
-        """Nothing is held: data sets close their own files."""
+        """Do nothing: datasets close their own files."""
 
-    def _read(self, places: Places, size: int, stopped: Callable[[], bool]) -> Generator[Pixels, None, None]:
-        picture_at = self._in_any_order() if (np.diff(places) < 0).any() else self._picture
-        for start in range(0, len(places), size):
-            left = places[start : start + size].tolist()
+    def _read(self, indices: Indices, size: int, stopped: Callable[[], bool]) -> Generator[Pixels, None, None]:
+        for start in range(0, len(indices), size):
+            left = indices[start : start + size].tolist()
             block, filled = np.empty(0, np.uint8), 0
             while left:
                 if stopped():
                     return
-                picture = picture_at(left[0])
+                picture = self._picture(left[0])
                 if filled and (picture.shape != block.shape[1:] or filled == len(block)):
                     yield block[:filled]
                     filled = 0
@@ -141,17 +135,9 @@ class FilePictures(Pictures):
                 del left[0]
             yield block[:filled]
 
-    def _in_any_order(self) -> Callable[[int], Pixels]:
-        """`_picture`, except that a .gz is unpacked once: each step back in it would start over at its first byte."""
-        file = self._dataset.images if isinstance(self._dataset, IdxDataset) else None
-        if file is None or file.path.suffix.lower() != ".gz":
-            return self._picture
-        table = file.values().reshape(*file.shape, 1)
-        return lambda index: table[index]
-
     def _picture(self, index: int) -> Pixels:
         """uint8 (H, W, channels)."""
-        # Our own sets of files offer the decoded image itself, which saves a copy.
+        # `image` saves a copy.
         read: Callable[[int], tuple[Any, int]] = getattr(self._dataset, "image", self._dataset.read)
         name = name_of(self._dataset, index)
         try:
@@ -159,14 +145,14 @@ class FilePictures(Pictures):
                 picture, label = read(index)
         except BadImage as e:
             raise DataError(
-                f"{self._where}: {name} cannot be read ({e}): mend or remove it: no score leaves pictures out unseen"
+                f"{self._where}: {name} cannot be read ({e}): fix or remove it: no image is left out of a score"
             ) from e
         except OSError as e:
             raise DataError(f"{self._where}: {name} cannot be read: {e.strerror or e}") from e
         except Exception as e:
             if isinstance(self._dataset, FileBacked) or isinstance(e, SaganError):
-                raise  # our own code: said already, or a bug that should keep its traceback
-            raise PluginError(f"{self._where}: the data set failed at {name}: {type(e).__name__}: {e}") from e
+                raise  # reported already, or a bug whose traceback is kept
+            raise PluginError(f"{self._where}: the dataset failed at {name}: {type(e).__name__}: {e}") from e
         pixels = self._plain(picture, name)
         if self.class_names:
             if not 0 <= label < len(self.class_names):
@@ -184,7 +170,7 @@ class FilePictures(Pictures):
         pixels: Pixels = picture
         legal = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.size > 0
         if not legal or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
-            raise DataError(f"{self._where}: the data set's {name} is no uint8 (H, W) or (H, W, 1|3|4)")
+            raise DataError(f"{self._where}: the dataset's {name} is no uint8 (H, W) or (H, W, 1|3|4)")
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         height, width, channels = pixels.shape
@@ -195,7 +181,7 @@ class FilePictures(Pictures):
 
 
 class _Hexed:
-    """A data set whose fingerprint is a sha256: its own where it is one, else of the text."""
+    """A dataset whose fingerprint is a sha256: its own, or that of its text."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -204,7 +190,7 @@ class _Hexed:
         text = self._dataset.fingerprint()
         if isinstance(self._dataset, FileBacked):
             return text
-        # As for packs: a plugin may rename its classes and leave its pictures, and so its fingerprint, as they were.
+        # A plugin may rename its classes and keep its fingerprint.
         return hashlib.sha256(f"{text}\0{list(self._dataset.class_names)}".encode()).hexdigest()
 
     def glance(self) -> Glance | None:
@@ -220,10 +206,10 @@ def _kind(dataset: Dataset, name: str) -> str:
     return next(kind for cls, kind in kinds.items() if isinstance(dataset, cls))
 
 
-def _npz(source: Path | IO[bytes], name: str, where: str, path: Path | None) -> NpzPictures:
+def _npz(source: Path | IO[bytes], name: str, where: str, path: Path | None) -> NpzImages:
     npz = Npz(source, where)
     try:
-        return NpzPictures(npz, name, path)
+        return NpzImages(npz, name, path)
     except BaseException:
         npz.close()
         raise
@@ -231,7 +217,7 @@ def _npz(source: Path | IO[bytes], name: str, where: str, path: Path | None) -> 
 
 @contextlib.contextmanager
 def _named_by(flag: str) -> Iterator[None]:
-    """Messages of `sources` speak of --data: let them name the flag or argument that was used instead."""
+    """Replace --data in messages of `sources` by the flag or argument that was used."""
     try:
         yield
     except SaganError as e:

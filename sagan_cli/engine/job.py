@@ -1,22 +1,18 @@
-"""From opened data to a job for the loop: packed pictures, the network's shape, and the facts for the record."""
+"""Prepare a training job: pack the images, decide the shape of the networks, describe both for the record."""
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from sagan_cli.config.architectures import AUTO
-from sagan_cli.config.schema import Config
-from sagan_cli.contracts import Dataset, ModelSpec
-from sagan_cli.data.packing.build import guess_channels
-from sagan_cli.data.packing.fingerprint import hints_of
-from sagan_cli.data.packing.pack import Pack, PackRequest, cache_dir, open_pack, require_batch
+from sagan_cli.config.schema import AUTO, Config
+from sagan_cli.contracts import ModelSpec, Progress
+from sagan_cli.data.packing.build import guess_channels, hints_of
+from sagan_cli.data.packing.pack import Pack, PackRequest, packed_dataset, require_batch
 from sagan_cli.data.sources.opening import Opened
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import PluginError
@@ -25,7 +21,7 @@ from sagan_cli.plugins import registry
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run is made of."""
+    """The inputs of the training loop."""
 
     config: Config
     spec: ModelSpec
@@ -33,64 +29,41 @@ class Job:
     pack: Pack
 
 
-class Tick(Protocol):
-    """Told how far a piece of work is."""
-
-    def __call__(self, done: int, total: int | None = None) -> None: ...
-
-
-Progress = Callable[[str, int], AbstractContextManager[Tick]]
-
-
 def label(config: Config, opened: Opened) -> str:
-    """`<data>-<arch><size>`, the readable part of a run directory's name."""
+    """Return `<data>-<arch><size>`, the readable part of a run directory's name."""
     form = opened.form
     size = str(form.height) if form.height == form.width else f"{form.height}x{form.width}"
-    name = Path(config.data.source).stem  # of a path; a name has none of what a stem cuts off
+    name = Path(config.data.data).stem
     return f"{name}-{config.model.arch}{size}"
 
 
 def preview_spec(config: Config, opened: Opened) -> ModelSpec:
-    """The network's shape before any picture is packed."""
+    """Return the shape of the networks before any image is packed."""
     channels = _channels(config) or hints_of(opened.dataset).channels or guess_channels(opened.dataset)
     return _spec(config, opened, channels, len(opened.dataset.class_names))
 
 
 def open_job(config: Config, opened: Opened, progress: Progress, notify: Callable[[str], None]) -> Job:
-    """Pack the pictures (or find them packed) and fix the network's shape.
+    """Pack the images, or find them packed, and decide the shape of the networks.
 
     Raises:
-        DataError: too many bad pictures, or fewer than a batch.
+        DataError: too many unreadable images, or fewer images than a batch.
         UsageError: an unknown architecture.
     """
     arch = registry.find("architectures", config.model.arch)
     request = PackRequest(opened.form.height, opened.form.width, _channels(config), config.data.fit)
-    pack = packed(opened.dataset, request, config.data.max_bad, progress, notify)
+    pack = packed_dataset(opened.dataset, request, config.data.max_bad, progress, notify)
     require_batch(pack, config.train.batch)
     spec = _spec(config, opened, int(pack.images.shape[-1]), len(pack.class_names))
     return Job(config, spec, f"{arch.package} {arch.version}", pack)
 
 
-def packed(
-    dataset: Dataset, request: PackRequest, max_bad: float, progress: Progress, notify: Callable[[str], None]
-) -> Pack:
-    """The pack of a data set in the user's cache, made on all cores where it is not there yet.
-
-    Raises:
-        DataError: too many bad pictures.
-    """
-    with progress("packing", len(dataset)) as tick:
-        return open_pack(
-            dataset, request, cache_dir=cache_dir(), max_bad=max_bad, workers=_cores(), progress=tick, notify=notify
-        )
-
-
 def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
-    """What run.json says besides the settings."""
+    """Return what run.json records besides the settings."""
     return {
         "model": {"arch": job.config.model.arch, "package": job.arch_package, **asdict(job.spec)},
         "data": {
-            "source": job.config.data.source,
+            "source": job.config.data.data,
             "digest": job.pack.digest,
             "count": len(job.pack.images),
             "skipped": len(job.pack.skipped),
@@ -104,34 +77,28 @@ def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cores() -> int:
-    """Cores that this process may use, which in a container are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _channels(config: Config) -> int | None:
     return None if config.data.channels == "auto" else int(config.data.channels)
 
 
 def _spec(config: Config, opened: Opened, channels: int, num_classes: int) -> ModelSpec:
-    """What the architecture is told."""
     model, form = config.model, opened.form
     spec = ModelSpec(
         height=form.height, width=form.width, channels=channels, num_classes=num_classes, latent=model.latent,
-        base_width=model.base_width, attn_at=form.attn_at, options=model.spec_options(),
+        base_width=model.width, attn_at=form.attn_at, options=model.spec_options(),
     )  # fmt: skip
     return settled(model.arch, spec, auto=model.attn_at == AUTO)
 
 
 def settled(arch: str, spec: ModelSpec, *, auto: bool) -> ModelSpec:
-    """The specification with its attention where the architecture wants it.
+    """Return the specification with the attention layers that the architecture decides on (`settled` in `contracts`).
 
     Args:
-        auto: whether that was left to the architecture; `spec.attn_at` is then what it would be for `sagan`.
+        auto: whether `--attn-at` was left open; `spec.attn_at` is then that of `sagan`.
 
     Raises:
-        UsageError: unknown architecture, or a place that it refuses.
-        PluginError: the plugin does not load, or answers with something else.
+        UsageError: unknown architecture, or attention that it refuses.
+        PluginError: the plugin does not load, or returns something else.
     """
     entry = registry.find("architectures", arch)
     ask = getattr(registry.load_entry(entry), "settled", None)

@@ -1,0 +1,211 @@
+"""Compare training recipes: recipe x dataset x seed at a fixed number of images shown, resumable.
+
+    python benchmarks/recipes.py list                                   # recipes, datasets and sets
+    python benchmarks/recipes.py run --set screen32 --work /tmp/recipes # two runs side by side, one thread each
+    python benchmarks/recipes.py table                                  # the committed results as tables
+
+Each experiment trains with `sagan train --preset laptop` and the recipe's flags, then draws 2,040 images of the EMA and
+scores them with `sagan eval-fid --extractor classifier --metrics fid,prc,structure`. A result is one JSON file under
+`docs/results/recipes/`; an experiment whose file exists is skipped, an interrupted training run resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results" / "recipes"
+SAMPLES = 2040
+FASHION = "/usr/share/datasets/fashion-mnist"
+
+PAIRED = "--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none"
+FALLING = "--d-lr cosine:4e-4:0:{images} --g-lr cosine:2e-4:0:{images}"
+"""Recipe A: relativistic pairing, R1 and R2, no spectral norm; learning rates on a cosine to 0."""
+
+
+def _penalties(r1: str, r2: str = "", every: int = 4) -> str:
+    terms = [f"r1={r1}/{every}"] + ([f"r2={r2 or r1}/{every}"] if r2 != "0" else [])
+    return f"--loss relativistic --spectral-norm none --penalty {','.join(terms)}"
+
+
+RECIPES: dict[str, str] = {
+    "default-0.1": "--loss hinge",
+    "trial": PAIRED,
+    "a": f"{PAIRED} {FALLING}",
+    "a-linear": f"{PAIRED} --d-lr linear:4e-4:0:{{half}}-{{images}} --g-lr linear:2e-4:0:{{half}}-{{images}}",
+    "a-gamma0.02": f"{_penalties('0.02')} {FALLING}",
+    "a-gamma0.5": f"{_penalties('0.5')} {FALLING}",
+    "a-gamma2": f"{_penalties('2')} {FALLING}",
+    "a-gamma-falls": f"{_penalties('cosine:0.5:0.05:{images}')} {FALLING}",
+    "a-r1-only": f"{_penalties('0.1', '0')} {FALLING}",
+    "a-every1": f"{_penalties('0.1', every=1)} {FALLING}",
+    "a-every8": f"{_penalties('0.1', every=8)} {FALLING}",
+    "a-every16": f"{_penalties('0.1', every=16)} {FALLING}",
+    "a-lr2": f"{PAIRED} --d-lr cosine:8e-4:0:{{images}} --g-lr cosine:4e-4:0:{{images}}",
+    "a-lr4": f"{PAIRED} --d-lr cosine:16e-4:0:{{images}} --g-lr cosine:8e-4:0:{{images}}",
+    "a-equal4": f"{PAIRED} --d-lr cosine:4e-4:0:{{images}} --g-lr cosine:4e-4:0:{{images}}",
+    "a-equal8": f"{PAIRED} --d-lr cosine:8e-4:0:{{images}} --g-lr cosine:8e-4:0:{{images}}",
+    "a-beta2-rises": f"{PAIRED} {FALLING} --beta2 cosine:0.9:0.99:{{images}}",
+    "a-beta2-0.999": f"{PAIRED} {FALLING} --beta2 0.999",
+    "a-ema2k": f"{PAIRED} {FALLING} --ema-halflife 2k",
+    "a-ema10k": f"{PAIRED} {FALLING} --ema-halflife 10k",
+    "a-batch16": f"{PAIRED} {FALLING} --batch 16",
+    "a-batch64": f"{PAIRED} {FALLING} --batch 64",
+    "a-d2": f"{PAIRED} {FALLING} --d-steps 2",
+    "a-sn-d": f"--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm d {FALLING}",
+    "a-sn-both": f"--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm both {FALLING}",
+    "a-hinge": f"--loss hinge --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {FALLING}",
+    "a-nonsat": f"--loss non-saturating --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {FALLING}",
+    "a-attn8": f"{PAIRED} {FALLING} --attn-at 8",
+    "a-attn-none": f"{PAIRED} {FALLING} --attn-at none",
+}
+"""Name -> flags of `sagan train`; {images} is the number of images shown in the whole run, {half} half of it."""
+
+DATASETS: dict[str, tuple[str, int]] = {
+    "quadrupeds32": ("--data quadrupeds --size 32", 64_000),
+    "quadrupeds32-long": ("--data quadrupeds --size 32", 192_000),
+    "quadrupeds64": ("--data quadrupeds --size 64", 32_000),
+    "quadrupeds64-long": ("--data quadrupeds --size 64", 128_000),
+    "fashion32": (f"--data {FASHION} --size 32", 64_000),
+}
+"""Name -> flags of `sagan train`, images shown."""
+
+SETS: dict[str, tuple[list[str], list[str], list[int]]] = {
+    "screen32": (list(RECIPES), ["quadrupeds32"], [0, 1]),
+}
+"""Name -> recipes, datasets, seeds."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run and its score."""
+
+    recipe: str
+    dataset: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}-{self.recipe}-{self.seed}"
+
+    def flags(self) -> list[str]:
+        """Flags of `sagan train`, apart from --out."""
+        where, images = DATASETS[self.dataset]
+        text = f"--preset laptop {where} {RECIPES[self.recipe]} --seed {self.seed}"
+        words = text.replace("{images}", str(images)).replace("{half}", str(images // 2)).split()
+        batch = int(words[words.index("--batch") + 1]) if "--batch" in words else 32
+        return [*words, "--steps", str(images // batch)]
+
+
+def run(experiment: Experiment, work: Path) -> None:
+    """Train, score and write the result; an existing result is left alone."""
+    target = RESULTS / f"{experiment.name}.json"
+    if target.exists():
+        return
+    folder = work / experiment.name
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SAGAN_CACHE": str(work / "cache")}
+    sagan = [sys.executable, "-m", "sagan_cli"]
+    begin = time.perf_counter()
+    words = [*experiment.flags(), "--grid-every", "1000000", "--save-every", "500", "--keep", "1"]
+    _call([*sagan, "train", "-q", "--json", *words, "--out", str(folder)], environment)
+    trained = time.perf_counter()
+    metrics = "fid,prc,structure" if experiment.dataset.startswith("quadrupeds") else "fid,prc"
+    scoring = ["--extractor", "classifier", "-n", str(SAMPLES), "--metrics", metrics, "--json", "-q"]
+    score = json.loads(_call([*sagan, "eval-fid", str(folder), *scoring], environment))
+    result = {
+        "recipe": experiment.recipe,
+        "dataset": experiment.dataset,
+        "seed": experiment.seed,
+        "flags": " ".join(experiment.flags()),
+        "images_per_second": _speed(folder),
+        "seconds": round(trained - begin),
+        "score": score["values"],
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(experiment.name, json.dumps(result["score"]), file=sys.stderr, flush=True)
+
+
+def _call(command: list[str], environment: dict[str, str]) -> str:
+    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _speed(run_folder: Path) -> float:
+    """Median images per second over the lines of metrics.jsonl."""
+    lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    speeds = [row["images_per_second"] for row in map(json.loads, lines) if "images_per_second" in row]
+    return round(float(np.median(speeds)), 1) if speeds else 0.0
+
+
+def experiments(recipes: list[str], datasets: list[str], seeds: list[int]) -> Iterator[Experiment]:
+    """Seed by seed, so that a first comparison of all recipes comes early."""
+    for seed in seeds:
+        for dataset in datasets:
+            for recipe in recipes:
+                yield Experiment(recipe, dataset, seed)
+
+
+def table() -> str:
+    """Return the results as Markdown: a table for each dataset, mean and all seeds of each figure."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        found[result["dataset"]][result["recipe"]].append(result)
+    lines: list[str] = []
+    for dataset, recipes in found.items():
+        names = sorted({name for results in recipes.values() for r in results for name in r["score"]})
+        lines += [f"### {dataset}, {DATASETS[dataset][1]:,} images shown", ""]
+        lines += ["| recipe | seeds | " + " | ".join(names) + " | images/s |", "|---" * (len(names) + 3) + "|"]
+        for recipe, results in recipes.items():
+            cells = [_cell([r["score"][name] for r in results]) for name in names]
+            speed = np.mean([r["images_per_second"] for r in results])
+            lines.append(f"| `{recipe}` | {len(results)} | " + " | ".join(cells) + f" | {speed:.0f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    """Mean, and the single values in brackets."""
+    return f"{np.mean(values):.3g}" + (f" ({', '.join(f'{v:.3g}' for v in values)})" if len(values) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["list", "run", "table"])
+    parser.add_argument("--set", choices=list(SETS), help="a named set of experiments")
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=[])
+    parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=["quadrupeds32"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--work", type=Path, default=Path("recipes"), help="folder of runs and caches")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
+    arguments = parser.parse_args()
+    if arguments.action == "table":
+        print(table())
+        return
+    chosen = SETS[arguments.set] if arguments.set else (arguments.recipes, arguments.datasets, arguments.seeds)
+    todo = list(experiments(*chosen))
+    if arguments.action == "list":
+        for name, flags in RECIPES.items():
+            print(f"{name:16}", flags)
+        for name, (flags, images) in DATASETS.items():
+            print(f"{name:16}", flags, f"{images:,} images")
+        return
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for _ in pool.map(lambda e: run(e, arguments.work), todo):
+            pass
+
+
+if __name__ == "__main__":
+    main()

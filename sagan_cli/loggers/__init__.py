@@ -1,1 +1,0 @@
-"""Loggers: what receives the events of a training run."""
