@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+from sagan_cli.attention import plotting
+from sagan_cli.attention.plotting import INK, MUTED, POINT, Plot, add_text, text_width
 
-from sagan_cli.attention.colour import DOTS, INK, MUTED, Colour
-from sagan_cli.attention.drawing import Dot, Drawing, Image, Mark, Text
-from sagan_cli.attention.raster import width_of
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-TITLE, SIZE, SMALL = 17, 13, 11
+TITLE, SIZE, SMALL = 16, 12, 10
 MARGIN, GAP, PANEL, ROW = 18, 34, 240, 34
-FAINT: Colour = (226, 228, 232)
-RADIUS = 2.6
-MOST_TICKS = 5
+FAINT = "#e2e4e8"
+RADIUS = 2.8
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Bar:
 
     name: str
     values: tuple[float, ...]
-    """One per seed; none leaves the row empty."""
+    """One per seed; empty where there is none."""
     interval: tuple[float, float] | None
     """Of the mean, or of the pooled share."""
 
@@ -36,79 +36,61 @@ class Panel:
 
     title: str
     about: str
-    """What its intervals are, and which way is up."""
+    """What its intervals are, and which direction is better."""
     bars: Sequence[Bar]
     """The same names in the same order in all panels of a figure."""
     percent: bool = False
 
 
-def curves(panels: Sequence[Panel], *, title: str, lines: Sequence[str]) -> Drawing:
-    """Panels side by side under a title.
+def curves(panels: Sequence[Panel], *, title: str, lines: Sequence[str]) -> Plot:
+    """Draw panels side by side under a title.
 
     Args:
         panels: at least one, each with at least one bar.
-        lines: smaller ones under the title.
+        lines: smaller text under the title.
     """
     names = [bar.name for bar in panels[0].bars]
-    left = MARGIN + max(width_of(name, SIZE) for name in names) + 14
-    wanted = left + len(panels) * (PANEL + GAP) - GAP + MARGIN
-    total = max(
-        wanted, *(2 * MARGIN + width_of(line, size) for line, size in [(title, TITLE), *((t, SMALL) for t in lines)])
-    )
-    marks: list[Mark] = [Text(MARGIN, MARGIN + TITLE, title, TITLE)]
-    top = MARGIN + TITLE + 8.0
-    for line in lines:
-        top += SMALL + 5
-        marks.append(Text(MARGIN, top, line, SMALL, MUTED))
-    top += 18
+    left = math.ceil(MARGIN + max(text_width(name, SIZE) for name in names) + 14)
+    pitch = math.ceil(max(PANEL, *(text_width(panel.about, SMALL) for panel in panels))) + GAP
+    head = max(text_width(title, TITLE), *(text_width(line, SMALL) for line in lines))
+    width = max(left + len(panels) * pitch - GAP + MARGIN, math.ceil(head) + 2 * MARGIN)
+    top = MARGIN + TITLE + 8 + len(lines) * (SMALL + 5) + 18
     base = top + 2 * SIZE + 14
-    marks += [Text(left - 14, base + ROW * (i + 0.5) + SIZE * 0.36, n, SIZE, INK, "end") for i, n in enumerate(names)]
-    for i, panel in enumerate(panels):
-        marks += _panel(panel, left + i * (PANEL + GAP), top, base)
-    about = "; ".join(f"{p.title}: " + ", ".join(_told(bar, p.percent) for bar in p.bars) for p in panels)
-    return Drawing(total, base + ROW * len(names) + SMALL + 2 * MARGIN, tuple(marks), title, about)
+    height = ROW * len(names)
+    with plotting.figure_style():
+        figure = plotting.new_figure(width, base + height + SMALL + 2 * MARGIN)
+        add_text(figure, MARGIN, MARGIN + TITLE, title, TITLE)
+        for n, line in enumerate(lines, 1):
+            add_text(figure, MARGIN, MARGIN + TITLE + 8 + n * (SMALL + 5), line, SMALL, MUTED)
+        for i, name in enumerate(names):
+            add_text(figure, left - 14, base + ROW * (i + 0.5) + SIZE * 0.36, name, SIZE, ha="right")
+        for i, panel in enumerate(panels):
+            start = left + i * pitch
+            add_text(figure, start, top + SIZE, panel.title, SIZE)
+            add_text(figure, start, top + SIZE + SMALL + 6, panel.about, SMALL, MUTED)
+            _draw(plotting.add_axes(figure, start, base, PANEL, height), panel)
+    about = "; ".join(f"{p.title}: " + ", ".join(_described(bar, p.percent) for bar in p.bars) for p in panels)
+    return Plot(figure, title, about)
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers over a range, at most MOST_TICKS + 1 of them, steps of 1, 2 or 5 times a power of ten."""
-    span = high - low
-    if not span > 0:
-        return [low]
-    power = 10.0 ** math.floor(math.log10(span / MOST_TICKS))
-    step = next(power * k for k in (1, 2, 5, 10) if span / (power * k) <= MOST_TICKS)
-    return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def _panel(panel: Panel, left: float, top: float, base: float) -> list[Mark]:
-    low, high = _range(panel)
-    bottom = base + ROW * len(panel.bars)
-
-    def place(value: float) -> float:
-        return left + (value - low) / (high - low) * PANEL
-
-    marks: list[Mark] = [
-        Text(left, top + SIZE, panel.title, SIZE),
-        Text(left, top + SIZE + SMALL + 6, panel.about, SMALL, MUTED),
-    ]
-    for tick in ticks(low, high):
-        marks.append(_filled(place(tick) - 0.5, base, 1, bottom - base, FAINT))
-        marks.append(Text(place(tick), bottom + SMALL + 5, _number(tick, panel.percent), SMALL, MUTED, "middle"))
+def _draw(axes: Axes, panel: Panel) -> None:
+    """Draw one panel; row i is at y = i."""
+    axes.spines[:].set_visible(False)
+    axes.set(xlim=_range(panel), ylim=(len(panel.bars) - 0.5, -0.5), yticks=[], axisbelow=True)
+    axes.locator_params("x", nbins=5, steps=[1, 2, 5, 10])
+    axes.xaxis.set_major_formatter(lambda value, _: _number(value, panel.percent))
+    axes.tick_params(length=0, labelsize=SMALL * POINT, labelcolor=MUTED, pad=4 * POINT)
+    axes.grid(axis="x", color=FAINT, linewidth=POINT)
     for i, bar in enumerate(panel.bars):
-        middle = base + ROW * (i + 0.5)
-        colour = DOTS[i % len(DOTS)]
         if bar.interval is not None:
-            ends = [place(min(max(end, low), high)) for end in bar.interval]
-            marks.append(_filled(ends[0], middle - 1, max(ends[1] - ends[0], 1), 2, INK))
-            marks += [_filled(end - 1, middle - 5, 2, 10, INK) for end in ends]
+            axes.plot(bar.interval, (i, i), "|-", color=INK, lw=2 * POINT, ms=10 * POINT, mew=2 * POINT, clip_on=False)
         if bar.values:
-            mean = sum(bar.values) / len(bar.values)
-            marks.append(_filled(place(mean) - 1.5, middle - 11, 3, 22, INK))
-        # One above the other, so that equal seeds are seen.
-        apart = min(9.0, (ROW - 8) / max(len(bar.values), 1))
-        for n, value in enumerate(bar.values):
-            offset = (n - (len(bar.values) - 1) / 2) * apart
-            marks.append(Dot(place(value), middle + offset, RADIUS, colour, ""))
-    return marks
+            axes.plot(sum(bar.values) / len(bar.values), i, "|", color=INK, ms=22 * POINT, mew=3 * POINT)
+        # One above the other, so that seeds of equal values are visible.
+        apart = min(9.0, (ROW - 8) / max(len(bar.values), 1)) / ROW
+        heights = [i + (n - (len(bar.values) - 1) / 2) * apart for n in range(len(bar.values))]
+        colour = plotting.QUERY_COLOURS[i % len(plotting.QUERY_COLOURS)]
+        plotting.add_markers(axes, bar.values, heights, RADIUS, colour)
 
 
 def _range(panel: Panel) -> tuple[float, float]:
@@ -121,7 +103,7 @@ def _range(panel: Panel) -> tuple[float, float]:
     return (max(low, 0.0), min(high, max(1.0, *seen))) if panel.percent else (low, high)
 
 
-def _told(bar: Bar, percent: bool) -> str:
+def _described(bar: Bar, percent: bool) -> str:
     if not bar.values:
         return f"{bar.name} unknown"
     return f"{bar.name} {_number(sum(bar.values) / len(bar.values), percent)}"
@@ -132,7 +114,3 @@ def _number(value: float, percent: bool) -> str:
         return f"{value * 100:.3g} %"
     text = f"{value:.4g}"
     return "0" if float(text) == 0 else text
-
-
-def _filled(left: float, top: float, width: float, height: float, colour: Colour) -> Image:
-    return Image(left, top, width, height, np.array([[colour]], np.uint8))

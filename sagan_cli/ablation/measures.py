@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan_cli.ablation.statistics import wilson
-from sagan_cli.attention.scenes import Pair, of_seeds, open_pair, with_discriminator
+from sagan_cli.attention.compute_maps import Networks, maps_of_seeds, open_generator, with_discriminator
 from sagan_cli.engine import checkpoint
 from sagan_cli.engine.job import Job
 from sagan_cli.engine.sample import Sampler, latents, pictures
@@ -93,11 +93,11 @@ def measure(run: Run, options: MeasureOptions) -> dict[str, Any]:
     for line in run.metrics():
         if all(line.get(name) == value for name, value in key.items()):
             return line
-    pair = with_discriminator(open_pair(path, context.runtime), context.runtime)
-    values, intervals = _scores(run, pair.sampler, options)
+    networks = with_discriminator(open_generator(path, context.runtime), context.runtime)
+    values, intervals = _scores(run, networks.sampler, options)
     found = {
-        **key, "values": values | _diversity(pair.sampler, options), "intervals": intervals,
-        **_attention(pair, options),
+        **key, "values": values | _diversity(networks.sampler, options), "intervals": intervals,
+        **_attention(networks, options),
     }  # fmt: skip
     run.append_metrics(found)
     return found
@@ -178,16 +178,16 @@ def _diversity(sampler: Sampler, options: MeasureOptions) -> dict[str, float]:
     return relative(found, options.real)
 
 
-def _attention(pair: Pair, options: MeasureOptions) -> dict[str, Any]:
+def _attention(networks: Networks, options: MeasureOptions) -> dict[str, Any]:
     """Return gamma and mean |y - x| / |x| of each attention layer, named as in `G16` and `D16`."""
-    chosen = {letter: list(pair.layers(letter)) if pair.has_layers(letter) else [] for letter in "GD"}
+    chosen = {letter: list(networks.layers(letter)) if networks.has_layers(letter) else [] for letter in "GD"}
     gammas: dict[str, float] = {}
     strengths: dict[str, list[float]] = {}
     if any(chosen.values()):
-        requests = requests_for(min(STRENGTH_IMAGES, options.n), 0, None, pair.sampler.spec.num_classes)
+        requests = requests_for(min(STRENGTH_IMAGES, options.n), 0, None, networks.sampler.spec.num_classes)
         for start in range(0, len(requests), STRENGTH_BATCH):  # small batches: large maps need much memory
             part = requests[start : start + STRENGTH_BATCH]
-            for letter, layer in of_seeds(pair, part, chosen, options.context.runtime, lambda _: None).layers:
+            for letter, layer in maps_of_seeds(networks, part, chosen, options.context.runtime, lambda _: None).layers:
                 strengths.setdefault(f"{letter}{layer.name}", []).extend(layer.strength.tolist())
                 if layer.gamma is not None:
                     gammas[f"{letter}{layer.name}"] = layer.gamma

@@ -45,7 +45,7 @@ def write_report(
         n: generated images per run.
     """
     from sagan_cli.ablation.curves import curves
-    from sagan_cli.attention.raster import png
+    from sagan_cli.attention.plotting import encode
 
     cfg = resolved.config.train
     names = list(dict.fromkeys(t.variant.name for t in trials))
@@ -65,9 +65,9 @@ def write_report(
         f"{result['data']} at {result['size']}, {cfg.steps} steps of {cfg.batch}, {n} images per run; "
         "dots: seeds, tick: mean"
     ]
-    drawing = curves(panels(variants, rows), title="Effect of attention", lines=lines)
+    plot = curves(panels(variants, rows), title="Effect of attention", lines=lines)
     about = {k: result[k] for k in ("command", "data", "data_digest", "size", "steps", "seeds")}
-    write_atomic(folder / "ablation.png", png(drawing, about, scale=2))
+    write_atomic(folder / "ablation.png", encode(plot, "png", about, scale=2))
     return result
 
 

@@ -1,7 +1,7 @@
-"""Where attention lies on the picture: cells to pixels, without half a pixel of shift, and regions with their outlines.
+"""Geometry of attention maps: cells to pixels without a shift of half a cell, regions and their outlines.
 
-A grid of h x w cells tiles the picture: cell (i, j) covers rows i H/h to (i+1) H/h and columns j W/w to (j+1) W/w,
-whatever the grid is. So keys that were pooled 2x2 lie where the positions lie that they were pooled from.
+A grid of h x w cells tiles the image: cell (i, j) covers rows i H/h to (i+1) H/h and columns j W/w to (j+1) W/w. A key
+that was pooled from 2x2 positions therefore covers these positions.
 """
 
 from __future__ import annotations
@@ -11,46 +11,47 @@ from numpy.typing import NDArray
 
 Grid = tuple[int, int]
 """(height, width) in cells."""
+Point = tuple[float, float]
+"""(x, y) in pixels of the image; pixel 0 lies between 0 and 1."""
 Floats = NDArray[np.float64]
 
 
-def cell_at(x: float, y: float, picture: Grid, grid: Grid) -> int:
-    """The row-major cell of a grid that covers a point; x to the right and y down in pixels, pixel 0 from 0 to 1."""
-    row = min(int(y * grid[0] / picture[0]), grid[0] - 1)
-    column = min(int(x * grid[1] / picture[1]), grid[1] - 1)
+def cell_at(x: float, y: float, image: Grid, grid: Grid) -> int:
+    """Return the row-major cell of a grid that covers a point; `image` is (height, width) in pixels."""
+    row = min(int(y * grid[0] / image[0]), grid[0] - 1)
+    column = min(int(x * grid[1] / image[1]), grid[1] - 1)
     return row * grid[1] + column
 
 
-def centre_of(cell: int, picture: Grid, grid: Grid) -> tuple[float, float]:
-    """(x, y) of a cell's centre in pixels."""
+def centre_of(cell: int, image: Grid, grid: Grid) -> Point:
+    """Return the centre of a cell."""
     row, column = divmod(cell, grid[1])
-    return (column + 0.5) * picture[1] / grid[1], (row + 0.5) * picture[0] / grid[0]
+    return (column + 0.5) * image[1] / grid[1], (row + 0.5) * image[0] / grid[0]
 
 
 def spread(values: NDArray[np.floating], size: Grid, *, smooth: bool) -> Floats:
-    """Values of cells (h, w) -> pixels `size` of the picture that they tile.
+    """Resize values of cells (h, w) to the pixels `size` of the image that they tile.
 
     Args:
-        smooth: a cell's value stands at its centre, half way to the next centre is their mean, and the way between is
-            a smoothstep along either axis (bilinear would leave creases that look like stars); level beyond the outer
-            centres. Else each cell is one colour.
+        smooth: interpolate between cell centres by a smoothstep along each axis (bilinear interpolation has visible
+            creases), constant beyond the outer centres; otherwise each cell has one value.
     """
     rows, columns = (_weights(out, cells, smooth) for out, cells in zip(size, values.shape, strict=True))
-    spread_: Floats = rows @ np.asarray(values, np.float64) @ columns.T
-    return spread_
+    pixels: Floats = rows @ np.asarray(values, np.float64) @ columns.T
+    return pixels
 
 
 def _weights(out: int, cells: int, smooth: bool) -> Floats:
-    """(out, cells): what each pixel takes from each cell along one axis."""
-    place = (np.arange(out) + 0.5) * cells / out  # the pixel's centre, in cells
+    """Return (out, cells): the weight of each cell in each pixel along one axis."""
+    centre = (np.arange(out) + 0.5) * cells / out  # of each pixel, in cells
     weights = np.zeros((out, cells))
     pixel = np.arange(out)
     if not smooth:
-        weights[pixel, np.minimum(place.astype(int), cells - 1)] = 1
+        weights[pixel, np.minimum(centre.astype(int), cells - 1)] = 1
         return weights
-    place = np.clip(place - 0.5, 0, cells - 1)  # centres of cells lie at whole numbers now
-    low = np.minimum(place.astype(int), max(cells - 2, 0))
-    share = place - low
+    centre = np.clip(centre - 0.5, 0, cells - 1)  # now cell centres are whole numbers
+    low = np.minimum(centre.astype(int), max(cells - 2, 0))
+    share = centre - low
     share = share**2 * (3 - 2 * share)
     weights[pixel, low] = 1 - share
     weights[pixel, np.minimum(low + 1, cells - 1)] += share
@@ -58,19 +59,19 @@ def _weights(out: int, cells: int, smooth: bool) -> Floats:
 
 
 def heaviest(row: NDArray[np.floating], mass: float = 0.5) -> NDArray[np.bool_]:
-    """(M,) probabilities -> (M,) the fewest cells that hold at least `mass` of them together."""
+    """Return a mask (M,) of the fewest cells whose probabilities (M,) sum to at least `mass`."""
     order = np.argsort(-row, kind="stable")
-    held = np.cumsum(row[order], dtype=np.float64)
-    count = int(np.searchsorted(held, mass * held[-1] * (1 - 1e-9))) + 1
+    total = np.cumsum(row[order], dtype=np.float64)
+    count = int(np.searchsorted(total, mass * total[-1] * (1 - 1e-9))) + 1
     chosen = np.zeros(len(row), bool)
     chosen[order[:count]] = True
     return chosen
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[Floats]:
-    """(h, w) -> the borders of its true cells as closed loops (k, 2) of corners (x, y) in cells, true on the right.
+    """Return the borders of the true cells of (h, w) as closed loops (k, 2) of corners (x, y), true on the right.
 
-    Cells that touch by a corner only are apart.
+    Cells that touch only at a corner are separate.
     """
     padded = np.pad(mask, 1)
     following: dict[tuple[int, int], list[tuple[int, int]]] = {}
@@ -92,17 +93,17 @@ def outlines(mask: NDArray[np.bool_]) -> list[Floats]:
 
 
 def inset(loop: Floats, by: tuple[float, float]) -> Floats:
-    """A loop of `outlines`, moved inwards by `by` = (x, y) in cells: outlines of one region lie side by side."""
+    """Move a loop of `outlines` inwards by `by` = (x, y) in cells."""
     ahead = np.sign(np.roll(loop, -1, axis=0) - loop)
-    inward = np.stack([-ahead[:, 1], ahead[:, 0]], axis=1)  # to the right of the way, as y points down
+    inward = np.stack([-ahead[:, 1], ahead[:, 0]], axis=1)  # to the right, as y points down
     moved: Floats = loop + (inward + np.roll(inward, 1, axis=0)) * by
     return moved
 
 
 def _walk(following: dict[tuple[int, int], list[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """Take one closed way out of the edges; where two ways cross in a corner, turn right, around the cell at hand."""
+    """Remove one closed loop from the edges; where two loops share a corner, turn right and stay at the same cell."""
     start = next(iter(following))
-    way = [start]
+    loop = [start]
     before: tuple[int, int] | None = None
     here = start
     while True:
@@ -116,13 +117,13 @@ def _walk(following: dict[tuple[int, int], list[tuple[int, int]]]) -> list[tuple
             del following[here]
         before, here = here, choice
         if here == start:
-            return way
-        way.append(here)
+            return loop
+        loop.append(here)
 
 
-def _corners(way: list[tuple[int, int]]) -> Floats:
-    """Only the points where the way turns."""
-    points = np.array(way, np.float64)
+def _corners(loop: list[tuple[int, int]]) -> Floats:
+    """Return the points where the loop turns."""
+    points = np.array(loop, np.float64)
     turns = ((points - np.roll(points, 1, axis=0)) != (np.roll(points, -1, axis=0) - points)).any(axis=1)
     corners: Floats = points[turns]
     return corners

@@ -1,4 +1,4 @@
-"""Where a network looks: the attention maps of a forward pass, exactly those it used, and what they amount to."""
+"""Record the attention maps that a forward pass uses, and their entropy, distance and strength."""
 
 from __future__ import annotations
 
@@ -16,63 +16,63 @@ from sagan_cli.errors import SaganError
 
 @dataclass(frozen=True)
 class LayerMaps:
-    """One attention layer's part in one forward pass over B pictures."""
+    """The maps of one attention layer in a forward pass over B images."""
 
     name: str
-    """As `attention_layers()` has it: the longer side of the feature map, or a plugin's own name."""
+    """The key of `attention_layers()`: the longer side of the feature map, or a plugin's own name."""
     maps: Tensor
-    """(B, N, M) float32 on the CPU: row n says where query position n looks; rows sum to 1; row-major positions."""
+    """(B, N, M) float32 on the CPU: row n is the attention of query n; rows sum to 1; row-major positions."""
     query_grid: tuple[int, int]
-    """(height, width) of the N query positions, which tile the picture."""
+    """(height, width) of the N queries, which tile the image."""
     key_grid: tuple[int, int]
-    """(height, width) of the M key positions: smaller where keys are pooled; they tile the picture as well."""
+    """(height, width) of the M keys, which tile the same image; smaller where keys are pooled."""
     gamma: float | None
-    """The layer's learned scale, where it has one."""
+    """The layer's learned scale, if it has one."""
     strength: Tensor
-    """(B,) |y - x| / |x|: how much the layer changes what passes through it. 0 is an idle layer."""
+    """(B,) |y - x| / |x|: relative change of the input x by the layer; 0 for gamma = 0."""
 
     def entropy(self) -> Tensor:
-        """(B, N) of each row, over log M: 0 looks at one position, 1 at all alike."""
+        """Return (B, N), the entropy of each row over log M: 0 for one key, 1 for uniform attention."""
         p = self.maps.double()
         return -(torch.special.xlogy(p, p)).sum(-1) / math.log(max(p.shape[-1], 2))
 
     def distance(self) -> Tensor:
-        """(B, N) mean distance from a query to where it looks, in widths of the picture's longer side."""
+        """Return (B, N), the mean distance from a query to its keys, in units of the image's longer side."""
         query, key = (_centres(grid, self.query_grid) for grid in (self.query_grid, self.key_grid))
         return (self.maps.double() * torch.cdist(query, key)).sum(-1)
 
 
 @contextmanager
 def attending(network: nn.Module, names: Collection[str] | None = None) -> Iterator[dict[str, LayerMaps]]:
-    """Within the block, a forward pass of `network` leaves the maps of its attention layers in the dictionary.
+    """Record the maps of a forward pass of `network` within the block into the returned dictionary.
 
     Args:
-        names: only these layers; () watches none, so that any network will do.
+        names: only these layers; with (), `network` needs no attention layers.
 
     Raises:
-        SaganError: the network declares no attention layers, or one of them shows no maps.
+        SaganError: the network declares no attention layers, or one of them has no method `maps`.
     """
     layers = {} if names is not None and not names else attention_layers(network)
     if names is not None:
         layers = {name: layer for name, layer in layers.items() if name in names}
-    found: dict[str, LayerMaps] = {}
+    recorded: dict[str, LayerMaps] = {}
 
-    def look(name: str) -> Any:
+    def recorder(name: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            found[name] = _read(name, layer, args[0], output)
+            recorded[name] = _read(name, layer, args[0], output)
 
         return hook
 
-    hooks = [layer.register_forward_hook(look(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_hook(recorder(name)) for name, layer in layers.items()]
     try:
-        yield found
+        yield recorded
     finally:
         for handle in hooks:
             handle.remove()
 
 
 def attention_layers(network: nn.Module) -> Mapping[str, Any]:
-    """The attention layers that a network declares, checked to show their maps.
+    """Return the attention layers that a network declares.
 
     Raises:
         SaganError: it declares none, or one of them has no method `maps`.
@@ -103,7 +103,7 @@ def _read(name: str, layer: Any, x: Tensor, y: Tensor) -> LayerMaps:
 
 
 def _key_grid(name: str, layer: Any, count: int, height: int, width: int) -> tuple[int, int]:
-    """The layer's own word, else the grid that is smaller by one whole factor."""
+    """Return the layer's own `key_grid`, or the query grid divided by one whole factor."""
     own = getattr(layer, "key_grid", None)
     if callable(own):
         rows, columns = own(height, width)
@@ -116,9 +116,9 @@ def _key_grid(name: str, layer: Any, count: int, height: int, width: int) -> tup
     return height // factor, width // factor
 
 
-def _centres(grid: tuple[int, int], frame: tuple[int, int]) -> Tensor:
-    """(n, 2) centres of a grid's cells in widths of the longer side of a picture of the proportions of `frame`."""
-    tall, wide = (side / max(frame) for side in frame)
+def _centres(grid: tuple[int, int], image: tuple[int, int]) -> Tensor:
+    """Return (n, 2) centres of cells in units of the longer side of an image with the aspect ratio of `image`."""
+    tall, wide = (side / max(image) for side in image)
     y = (torch.arange(grid[0]) + 0.5) / grid[0] * tall
     x = (torch.arange(grid[1]) + 0.5) / grid[1] * wide
     return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).reshape(-1, 2).double()

@@ -1,4 +1,4 @@
-"""What `sagan visualize-attn` writes: which kind a path means, and scenes as the bytes of each kind."""
+"""The output of `sagan visualize-attn`: the kind of a path, and attention data as the bytes of each kind."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 from sagan_cli.errors import UsageError, closest
 
 if TYPE_CHECKING:
-    from sagan_cli.attention.panels import Style
-    from sagan_cli.attention.rows import Points
-    from sagan_cli.attention.scene import Scene
+    from sagan_cli.attention.attention_data import AttentionData, Key
+    from sagan_cli.attention.figure import Style
+    from sagan_cli.attention.plotting import Plot
+    from sagan_cli.attention.query_points import Points
 
 STILLS, NUMBERS, ANIMATIONS = ("png", "svg", "pdf"), ("npz", "safetensors"), ("gif", "webp")
 KINDS = (*STILLS, "html", *NUMBERS, *ANIMATIONS)
 
 
 def kind_of(out: str, format_: str | None, steps: bool) -> str:
-    """The kind that --out and --format agree on.
+    """Return the kind of output by --out and --format.
 
     Raises:
-        UsageError: they do not, there is no such kind, or an animation of a single checkpoint.
+        UsageError: they differ, there is no such kind, or it is an animation without --steps.
     """
     if format_ is not None and format_ not in KINDS:
         raise UsageError(f"--format {format_}: choose one of {', '.join(KINDS)}{closest(format_, KINDS)}")
@@ -38,52 +39,52 @@ def kind_of(out: str, format_: str | None, steps: bool) -> str:
     return kind
 
 
-def encoded(
+def encode(
     kind: str,
-    scenes: Sequence[Scene],
-    drawn: Sequence[tuple[str, str]],
+    checkpoints: Sequence[AttentionData],
+    drawn: Sequence[Key],
     points: Points,
     *,
     title: str,
     style: Style,
     about: Mapping[str, Any],
 ) -> bytes:
-    """One or more scenes of the same pictures as a file.
+    """Return the bytes of a file.
 
     Args:
-        drawn: the layers of a figure; pages and numbers take all that the scenes have.
-        points: the query points of each picture.
-        about: what the file says of its making.
+        checkpoints: the same images or latents at one or more checkpoints.
+        drawn: the layers of a figure; a page and numbers contain all layers of the data.
+        points: the query points of each image.
+        about: metadata of a PNG and of numbers.
     """
-    from sagan_cli.attention import numbers, raster
-    from sagan_cli.attention.figure import describe, figure
-    from sagan_cli.attention.rows import layer_of, rows_of, strip
-    from sagan_cli.attention.svg import svg
-
     if kind == "html":
         from sagan_cli.attention.page import page
 
-        return page(scenes, title=f"What {title} looks at")
+        return page(checkpoints, title=f"Attention of {title}")
     if kind in NUMBERS:
-        return (numbers.npz if kind == "npz" else numbers.safetensors)(numbers.arrays(scenes), about)
+        from sagan_cli.attention import attention_data
 
-    def still(scene: Scene) -> Any:
-        words = [describe(layer_of(scene, key)) for key in drawn]
-        return figure(rows_of(scene, drawn, points), title=f"{title}{_at(scene)}", lines=words, style=style)
+        write = attention_data.npz if kind == "npz" else attention_data.safetensors
+        return write(attention_data.arrays(checkpoints), about)
+
+    from sagan_cli.attention import plotting
+    from sagan_cli.attention.figure import describe, figure, rows_by_step, rows_of
+
+    def still(data: AttentionData) -> Plot:
+        lines = [describe(data.layer(key)) for key in drawn]
+        return figure(rows_of(data, drawn, points), title=f"{title}{_at(data)}", lines=lines, style=style)
 
     if kind in ANIMATIONS:
-        return raster.animation([still(scene) for scene in scenes], kind)
-    if len(scenes) == 1:
-        drawing = still(scenes[0])
-    else:
-        words = [f"{', then '.join(scenes[0].captions)}; a layer adds |gamma o| / |x|"]
-        words += [f"last, {describe(layer_of(scenes[-1], key))}" for key in drawn]
-        name = f"{title}{_at(scenes[0])} to {scenes[-1].step or 0:,}"
-        drawing = figure(strip(scenes, drawn, points), title=name, lines=words, style=style)
-    if kind == "svg":
-        return svg(drawing)
-    return raster.pdf(drawing) if kind == "pdf" else raster.png(drawing, about)
+        return plotting.animation([still(data) for data in checkpoints], kind)
+    if len(checkpoints) == 1:
+        return plotting.encode(still(checkpoints[0]), kind, about)
+    first, last = checkpoints[0], checkpoints[-1]
+    lines = [f"{', then '.join(first.captions)}; 'adds' is |gamma o| / |x|"]
+    lines += [f"At the last step, {describe(last.layer(key))}" for key in drawn]
+    name = f"{title}{_at(first)} to {last.step or 0:,}"
+    rows = rows_by_step(checkpoints, drawn, points)
+    return plotting.encode(figure(rows, title=name, lines=lines, style=style), kind, about)
 
 
-def _at(scene: Scene) -> str:
-    return "" if scene.step is None else f", step {scene.step:,}"
+def _at(data: AttentionData) -> str:
+    return "" if data.step is None else f", step {data.step:,}"

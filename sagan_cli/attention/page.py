@@ -1,4 +1,4 @@
-"""The interactive page: one HTML file that holds pictures, maps and all that shows them, and asks no network."""
+"""The interactive page: one HTML file with images, maps and scripts, which makes no network requests."""
 
 from __future__ import annotations
 
@@ -17,80 +17,84 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sagan_cli.attention import colour, packing
-from sagan_cli.attention.scene import Layer, Scene
+from sagan_cli.attention import page_data, plotting
+from sagan_cli.attention.attention_data import AttentionData, LayerAttention
 from sagan_cli.errors import SaganError
 
 BUDGET = 3_000_000
-"""Bytes that a page takes at most: small enough to be mailed."""
-PICTURES_SHARE = 0.35
-"""Of the budget, what pictures may take before they are kept with loss."""
+"""Limit of a page in bytes: small enough for an e-mail."""
+IMAGES_SHARE = 0.35
+"""Share of the budget for images; beyond it they are compressed with loss."""
 ANY_SIDE = 1 << 30
 SCRIPTS = ("decode.js", "draw.js", "script.js")
 
 
-def page(scenes: Sequence[Scene], *, title: str, budget: int = BUDGET) -> bytes:
-    """One self-contained HTML file that shows, for any position of any picture, where the network looks.
+def page(checkpoints: Sequence[AttentionData], *, title: str, budget: int = BUDGET) -> bytes:
+    """Return an HTML file that shows the map of any position of any image.
 
-    Maps are kept as finely as the budget lets them: first their precision is reduced, then their grids; the page says
-    which. The same scenes give the same bytes.
+    To meet the budget, first the precision of the maps is reduced, then their grids; the page shows which. Equal input
+    gives equal bytes.
 
     Args:
-        scenes: one per checkpoint, in the order of training: the same latents or pictures, the same layers.
-        title: what the page shows, in plain text.
-        budget: bytes that the page takes at most.
+        checkpoints: in the order of training, with the same latents or images and the same layers.
+        title: plain text.
+        budget: limit in bytes.
 
     Raises:
-        SaganError: nothing to show, a map that is no attention, or too many pictures for the budget.
-        ValueError: scenes that do not belong together.
+        SaganError: no image or layer, a map that is not a probability, or too many images for the budget.
+        ValueError: checkpoints with different images or layers.
     """
-    _check(scenes)
+    _check(checkpoints)
     assets = {name: _asset(name) for name in ("template.html", "style.css", *SCRIPTS)}
     script = "".join(assets[name] for name in SCRIPTS)
-    images = _images(scenes, int(PICTURES_SHARE * budget))
-    frame = _page(assets["template.html"], assets["style.css"], script, title, _facts(scenes, title, images, None))
-    packed = packing.pack(scenes, budget - len(frame) - 8 * sum(len(s.layers) * len(s.captions) for s in scenes))
+    images = _images(checkpoints, int(IMAGES_SHARE * budget))
+    html_and_css = assets["template.html"], assets["style.css"]
+    frame = _page(*html_and_css, script, title, _content(checkpoints, title, images, None))
+    punctuation = 8 * sum(len(data.layers) * len(data.captions) for data in checkpoints)
+    packed = page_data.pack(checkpoints, budget - len(frame) - punctuation)
     if packed is None:
         raise SaganError(
-            f"{len(scenes[0].captions)} pictures at {_counted(len(scenes), 'checkpoint')} do not fit into a page of "
-            f"{budget / 1e6:.1f} MB: show fewer (-n) or fewer steps"
+            f"{len(checkpoints[0].captions)} images at {_counted(len(checkpoints), 'checkpoint')} do not fit into a "
+            f"page of {budget / 1e6:.1f} MB: show fewer (-n) or fewer steps"
         )
-    facts = _facts(scenes, title, images, packed)
-    return _page(assets["template.html"], assets["style.css"], script, title, facts)
+    return _page(*html_and_css, script, title, _content(checkpoints, title, images, packed))
 
 
-def _check(scenes: Sequence[Scene]) -> None:
-    if not scenes or not scenes[0].layers or not len(scenes[0].pictures):
-        raise SaganError("there is no attention to show: no picture, or no attention layer")
-    first = scenes[0]
-    for scene in scenes[1:]:
-        if [_form(x) for x in scene.layers] != [_form(x) for x in first.layers]:
-            raise ValueError("scenes of one page have the same layers")
-        if scene.captions != first.captions or scene.pictures.shape[:3] != first.pictures.shape[:3]:
-            raise ValueError("scenes of one page have the same pictures")
+def _check(checkpoints: Sequence[AttentionData]) -> None:
+    if not checkpoints or not checkpoints[0].layers or not len(checkpoints[0].images):
+        raise SaganError("there is no attention to show: no image, or no attention layer")
+    first = checkpoints[0]
+    for data in checkpoints[1:]:
+        if [_form(x) for x in data.layers] != [_form(x) for x in first.layers]:
+            raise ValueError("checkpoints of one page must have the same layers")
+        if data.captions != first.captions or data.images.shape[:3] != first.images.shape[:3]:
+            raise ValueError("checkpoints of one page must have the same images")
 
 
-def _form(layer: Layer) -> tuple[object, ...]:
+def _form(layer: LayerAttention) -> tuple[object, ...]:
     return layer.network, layer.name, layer.query_grid, layer.key_grid, layer.maps.shape
 
 
-def _facts(
-    scenes: Sequence[Scene], title: str, images: tuple[list[str], list[list[int]]], packed: packing.Packed | None
+def _content(
+    checkpoints: Sequence[AttentionData],
+    title: str,
+    images: tuple[list[str], list[list[int]]],
+    packed: page_data.Packed | None,
 ) -> dict[str, Any]:
-    """All that the page's script reads; without maps when `packed` is None."""
-    detail = packed.detail if packed else packing.DETAILS[0]
+    """Return the JSON that the page's script reads; without maps if `packed` is None."""
+    detail = packed.detail if packed else page_data.DETAILS[0]
     return {
         "title": title,
-        "size": list(scenes[0].pictures.shape[1:3]),
-        "captions": list(scenes[0].captions),
+        "size": list(checkpoints[0].size),
+        "captions": list(checkpoints[0].captions),
         "images": images[0],
         "levels": detail.levels,
-        "scale": colour.scale().ravel().tolist(),
-        "dots": [[_css(c), _css(colour.readable_on(c))] for c in colour.DOTS],
-        "layers": [_layer_facts(layer, detail) for layer in scenes[0].layers],
-        "scenes": [
+        "scale": plotting.table().ravel().tolist(),
+        "dots": [[c, plotting.readable_on(c)] for c in plotting.QUERY_COLOURS],
+        "layers": [_layer(layer, detail) for layer in checkpoints[0].layers],
+        "checkpoints": [
             {
-                "step": scene.step,
+                "step": data.step,
                 "images": images[1][i],
                 "layers": [
                     {
@@ -99,16 +103,16 @@ def _facts(
                         "idle": layer.idle,
                         "maps": packed.texts[i][j] if packed else [],
                     }
-                    for j, layer in enumerate(scene.layers)
+                    for j, layer in enumerate(data.layers)
                 ],
             }
-            for i, scene in enumerate(scenes)
+            for i, data in enumerate(checkpoints)
         ],
     }
 
 
-def _layer_facts(layer: Layer, detail: packing.Detail) -> dict[str, Any]:
-    query_side, key_side = packing.groups(layer, detail)
+def _layer(layer: LayerAttention, detail: page_data.Detail) -> dict[str, Any]:
+    query_side, key_side = page_data.groups(layer, detail)
     return {
         "network": layer.network,
         "name": layer.name,
@@ -118,32 +122,27 @@ def _layer_facts(layer: Layer, detail: packing.Detail) -> dict[str, Any]:
     }
 
 
-def _css(rgb: colour.Colour) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*rgb)
-
-
 def _number(value: float | None) -> float | None:
-    """Six significant digits; None for what JSON cannot say."""
+    """Round to six significant digits; None for values that JSON lacks."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
-def _images(scenes: Sequence[Scene], budget: int) -> tuple[list[str], list[list[int]]]:
-    """The distinct pictures as data URIs, and for each scene which are its own: exact if they fit, else smaller."""
+def _images(checkpoints: Sequence[AttentionData], budget: int) -> tuple[list[str], list[list[int]]]:
+    """Return the distinct images as data URIs, and their indices for each checkpoint; compressed only if necessary."""
     tries = ((ANY_SIDE, None), (ANY_SIDE, 92), (256, 88), (128, 85), (64, 80))
     for longest, quality in tries:
         uris: dict[str, int] = {}
-        places = [
-            [uris.setdefault(_uri(picture, longest, quality), len(uris)) for picture in scene.pictures]
-            for scene in scenes
+        indices = [
+            [uris.setdefault(_uri(image, longest, quality), len(uris)) for image in data.images] for data in checkpoints
         ]
         if sum(map(len, uris)) <= budget:
             break
-    return list(uris), places
+    return list(uris), indices
 
 
-def _uri(picture: NDArray[np.uint8], longest: int, quality: int | None) -> str:
-    """PNG without `quality`; else JPEG, transparency laid on white; shrunk to `longest` pixels a side at most."""
-    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+def _uri(pixels: NDArray[np.uint8], longest: int, quality: int | None) -> str:
+    """Encode as PNG, or with `quality` as JPEG on white; shrunk to at most `longest` pixels a side."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     if quality is None:
@@ -159,14 +158,14 @@ def _data(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _page(template: str, style: str, script: str, title: str, facts: Mapping[str, Any]) -> bytes:
-    """The template with its places filled, in one pass: what is put in is never read as a place."""
-    data = json.dumps(facts, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+def _page(template: str, style: str, script: str, title: str, content: Mapping[str, Any]) -> bytes:
+    """Fill in the template in one pass, so that inserted text is never taken for a placeholder."""
+    data = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     parts = {
         "title": html.escape(title),
         "style": style,
         "script": script,
-        # In a script element only `</script` and `<!--` mean something, and both need the first sign.
+        # In a script element only `</script` and `<!--` have a meaning; both begin with this character.
         "data": data.replace("<", "\\u003c"),
         "policy": f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'",
@@ -175,7 +174,7 @@ def _page(template: str, style: str, script: str, title: str, facts: Mapping[str
 
 
 def _digest(text: str) -> str:
-    """How a Content-Security-Policy names the one text that it lets run."""
+    """Return the hash by which a Content-Security-Policy allows one inline text."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
 
 

@@ -16,11 +16,11 @@ from support.cli import fails, ok, sagan
 from support.idx_files import idx_folder, picture_folder
 
 from sagan_cli.ablation import measures, report, trials
-from sagan_cli.ablation.curves import Bar, Panel, curves, ticks
+from sagan_cli.ablation.curves import Bar, Panel, curves
 from sagan_cli.ablation.statistics import Comparison, compare, t_interval, t_quantile, wilson
 from sagan_cli.ablation.trials import parameters, spec_of, specs_of
 from sagan_cli.ablation.variants import parse_variants
-from sagan_cli.attention.drawing import Dot, Text
+from sagan_cli.attention.plotting import encode
 from sagan_cli.config.schema import Config, ModelConfig
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
@@ -439,14 +439,26 @@ def test_the_figure_shows_every_seed_and_names_every_variant() -> None:
         Panel("built right", "", [Bar("none", (0.5, 0.5, 0.6), (0.4, 0.7)), Bar("16", (0.9,), None)], percent=True),
         Panel("FID", "", [Bar("none", (), None), Bar("16", (20.0, 22.0), (10.0, 30.0))]),
     ]
-    drawing = curves(panels, title="t", lines=["a line"])
-    dots = [m for m in drawing.marks if isinstance(m, Dot)]
-    assert len(dots) == 6
-    assert all(0 < d.x < drawing.width and 0 < d.y < drawing.height for d in dots)
-    assert len({(d.x, d.y) for d in dots}) == 6  # equal seeds are seen beside each other
-    words = [m.words for m in drawing.marks if isinstance(m, Text)]
+    plot = curves(panels, title="t", lines=["a line"])
+    first, second = plot.figure.axes
+    dots = [[line.get_xydata() for line in axes.lines if line.get_marker() == "o"] for axes in (first, second)]
+    assert [[len(values) for values in panel] for panel in dots] == [[3, 1], [0, 2]]
+    for axes, panel in zip((first, second), dots, strict=True):
+        inside = axes.transData.transform(np.concatenate(panel))
+        assert (inside > axes.bbox.min).all()
+        assert (inside < axes.bbox.max).all()
+        assert len(np.unique(inside, axis=0)) == len(inside), "seeds of equal values are visible"
+    np.testing.assert_array_equal(dots[0][0][:, 0], [0.5, 0.5, 0.6])
+    assert dots[0][0][:, 1].mean() == pytest.approx(0)
+    intervals = [line.get_xdata() for line in second.lines if line.get_linestyle() == "-"]
+    np.testing.assert_array_equal(intervals, [[10.0, 30.0]])
+    words = [text.get_text() for text in plot.figure.texts]
     assert words.count("none") == words.count("16") == 1
-    assert "none 53.3 %, 16 90 %" in drawing.about
-    assert "none unknown" in drawing.about
-    assert ticks(0.0, 1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert ticks(13.0, 37.0) == pytest.approx([15, 20, 25, 30, 35])
+    assert "none 53.3 %, 16 90 %" in plot.description
+    assert "none unknown" in plot.description
+    encode(plot, "png", {}, scale=2)
+    ticks = [label.get_text() for label in first.get_xticklabels()]
+    assert {"40 %", "60 %", "80 %"} <= set(ticks)
+    renderer = plot.figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in plot.figure.texts]
+    assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan_cli.attention import scenes
+from sagan_cli.attention import compute_maps
 from sagan_cli.attention.maps import LayerMaps, attending, attention_layers
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import sample
@@ -33,11 +33,11 @@ def lively(spec: ModelSpec = SPEC, seed: int = 0) -> tuple[nn.Module, nn.Module]
     return networks[0].eval(), networks[1].eval()
 
 
-def pair(spec: ModelSpec = SPEC) -> scenes.Pair:
+def pair(spec: ModelSpec = SPEC) -> compute_maps.Networks:
     """The same as a loaded checkpoint."""
     g, d = lively(spec)
     sampler = sample.Sampler(g, spec, ("a", "b", "c")[: spec.num_classes], None, "ema")  # type: ignore[arg-type]
-    return scenes.Pair(sampler, d)
+    return compute_maps.Networks(sampler, d)
 
 
 def restated(layer: SelfAttention, x: Tensor, maps: Tensor) -> Tensor:
@@ -184,17 +184,17 @@ def test_networks_that_show_nothing_say_what_to_do() -> None:
 ALL = {"G": ["12", "24"], "D": ["12", "24"]}
 
 
-def test_a_scene_depends_on_its_seeds_alone_and_draws_what_sample_draws() -> None:
+def test_maps_depend_on_their_seeds_alone_and_draws_what_sample_draws() -> None:
     two = pair()
     group = sample.group_of(SPEC, CPU.device)
     requests = [sample.Request(s) for s in range(group + 3)]
     counted: list[int] = []
-    many = scenes.of_seeds(two, requests, ALL, CPU, counted.append)
+    many = compute_maps.maps_of_seeds(two, requests, ALL, CPU, counted.append)
     assert counted == [group, 3]
-    one = scenes.of_seeds(two, requests[9:10], ALL, CPU, lambda _: None)
+    one = compute_maps.maps_of_seeds(two, requests[9:10], ALL, CPU, lambda _: None)
     drawn = np.concatenate([x for x, _ in sample.pictures(two.sampler.generator, SPEC, requests, CPU)])
-    np.testing.assert_array_equal(many.pictures, drawn)
-    np.testing.assert_array_equal(many.pictures[9:10], one.pictures)
+    np.testing.assert_array_equal(many.images, drawn)
+    np.testing.assert_array_equal(many.images[9:10], one.images)
     assert [(letter, layer.name) for letter, layer in many.layers] == [
         ("G", "12"),
         ("G", "24"),
@@ -209,14 +209,14 @@ def test_a_scene_depends_on_its_seeds_alone_and_draws_what_sample_draws() -> Non
 def test_d_sees_what_g_drew_before_rounding() -> None:
     two = pair()
     requests = [sample.Request(s, 1) for s in range(2)]
-    sight = scenes.of_seeds(two, requests, {"G": [], "D": ["24"]}, CPU, lambda _: None)
+    recorded = compute_maps.maps_of_seeds(two, requests, {"G": [], "D": ["24"]}, CPU, lambda _: None)
     z, y = sample.latents(requests, SPEC, None)
     with torch.no_grad(), attending(two.network("D")) as seen:
         two.network("D")(two.network("G")(z, y), y)
-    ((letter, layer),) = sight.layers
+    ((letter, layer),) = recorded.layers
     assert letter == "D"
     torch.testing.assert_close(layer.maps, seen["24"].maps, atol=1e-5, rtol=0)
-    saved = scenes.of_pictures(two, sight.pictures, 1, ["24"], CPU, lambda _: None)
+    saved = compute_maps.maps_of_images(two, recorded.images, 1, ["24"], CPU, lambda _: None)
     off = (saved.layers[0][1].maps - layer.maps).abs().max()
     assert 0 < off < 0.01
 
@@ -224,7 +224,7 @@ def test_d_sees_what_g_drew_before_rounding() -> None:
 def test_the_class_does_not_reach_a_projection_d_s_maps() -> None:
     two = pair()
     picture = np.random.default_rng(0).integers(0, 256, (48, 32, 3), np.uint8)
-    assert not scenes.label_matters(two, picture, ["12", "24"], CPU)
+    assert not compute_maps.label_changes_maps(two, picture, ["12", "24"], CPU)
 
     class Telling(nn.Module):
         def __init__(self, d: nn.Module) -> None:
@@ -237,15 +237,17 @@ def test_the_class_does_not_reach_a_projection_d_s_maps() -> None:
         def attention_layers(self) -> dict[str, nn.Module]:
             return self.d.attention_layers()
 
-    assert scenes.label_matters(scenes.Pair(two.sampler, Telling(two.network("D"))), picture, ["12", "24"], CPU)
+    assert compute_maps.label_changes_maps(
+        compute_maps.Networks(two.sampler, Telling(two.network("D"))), picture, ["12", "24"], CPU
+    )
 
 
 def test_a_diverged_generator_and_maps_beyond_memory_are_said(monkeypatch) -> None:
     two = pair()
     requests = [sample.Request(s) for s in range(100)]
-    monkeypatch.setattr(scenes, "MOST_BYTES", 1000)
-    with pytest.raises(SaganError, match=r"^100 pictures: their attention maps would take .* GiB: take fewer"):
-        scenes.of_seeds(two, requests, ALL, CPU, lambda _: None)
+    monkeypatch.setattr(compute_maps, "MAX_BYTES", 1000)
+    with pytest.raises(SaganError, match=r"^100 images: their attention maps would take .* GiB: take fewer"):
+        compute_maps.maps_of_seeds(two, requests, ALL, CPU, lambda _: None)
     two.sampler.generator.to_image.bias.data.fill_(float("nan"))
     with pytest.raises(SaganError, match="output is not a number"):
-        scenes.of_seeds(two, requests[:1], ALL, CPU, lambda _: None)
+        compute_maps.maps_of_seeds(two, requests[:1], ALL, CPU, lambda _: None)

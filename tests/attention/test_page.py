@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from support.browser import chrome, complaints, emulate, requests, screen
 
-from sagan_cli.attention import packing
+from sagan_cli.attention import page_data
+from sagan_cli.attention.attention_data import AttentionData, LayerAttention
 from sagan_cli.attention.page import BUDGET, page
-from sagan_cli.attention.scene import Layer, Scene
 from sagan_cli.errors import SaganError
 
 STEPS = (100, 900, 2500)
@@ -37,7 +37,7 @@ def rows(rng: np.random.Generator, b: int, n: int, m: int, sharp: float = 3.0) -
     return (p / p.sum(-1, keepdims=True)).astype(np.float32)
 
 
-def layer(key: str, maps: NDArray[np.float32], queries: Any, keys: Any, strength: float = 0.2) -> Layer:
+def layer(key: str, maps: NDArray[np.float32], queries: Any, keys: Any, strength: float = 0.2) -> LayerAttention:
     """A layer whose numbers are those of its maps, from their definitions."""
     p = maps.astype(np.float64)
     entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(-1) / np.log(p.shape[-1])
@@ -46,11 +46,11 @@ def layer(key: str, maps: NDArray[np.float32], queries: Any, keys: Any, strength
     apart = np.sqrt(((q[:, None] - k) ** 2).sum(-1))
     b = len(maps)
     network, name = key.split()
-    return Layer(network, name, maps, queries, keys, -0.25, np.full(b, strength, np.float32),
+    return LayerAttention(network, name, maps, queries, keys, -0.25, np.full(b, strength, np.float32),
                  entropy.astype(np.float32), (p * apart).sum(-1).astype(np.float32))  # fmt: skip
 
 
-def make_scenes() -> list[Scene]:
+def make_checkpoints() -> list[AttentionData]:
     rng = np.random.default_rng(7)
     found = []
     for step in STEPS:
@@ -60,21 +60,21 @@ def make_scenes() -> list[Scene]:
             maps = rows(rng, len(CAPTIONS), int(np.prod(queries)), int(np.prod(keys)), sharp)
             layers.append(layer(key, maps, queries, keys, 0.004 if key == "D 12" else step / 10_000))
         pictures = rng.integers(0, 256, (len(CAPTIONS), *SIZE, 3), dtype=np.uint8)
-        found.append(Scene(step, pictures, CAPTIONS, tuple(layers)))
+        found.append(AttentionData(step, pictures, CAPTIONS, tuple(layers)))
     return found
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[Scene]:
-    return make_scenes()
+def checkpoints() -> list[AttentionData]:
+    return make_checkpoints()
 
 
 @pytest.fixture(scope="module")
-def html(scenes: list[Scene]) -> bytes:
-    return page(scenes, title=TITLE)
+def html(checkpoints: list[AttentionData]) -> bytes:
+    return page(checkpoints, title=TITLE)
 
 
-def facts(html: bytes) -> Any:
+def content(html: bytes) -> Any:
     """What the page's script will read, as a browser would find it."""
     text = html.decode("utf-8")
     begin = text.index('<script id="data" type="application/json">') + len('<script id="data" type="application/json">')
@@ -82,7 +82,7 @@ def facts(html: bytes) -> Any:
 
 
 def read_map(text: str, levels: int, queries: Any, keys: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """An independent decoder, straight from the words of packing.py: shares (n, m), entropy and distance (n,)."""
+    """An independent decoder, straight from the words of page_data.py: shares (n, m), entropy and distance (n,)."""
     data = zlib.decompress(base64.b64decode(text))
     (h, w), m = queries, keys[0] * keys[1]
     left = np.frombuffer(data, np.uint8, h * w * (m + 2)).reshape(h, w, m + 2)
@@ -102,20 +102,20 @@ def read_map(text: str, levels: int, queries: Any, keys: Any) -> tuple[NDArray[A
 
 
 def within(shown: NDArray[Any], true: NDArray[Any], levels: int) -> bool:
-    """Whether every share is as near as packing.Detail promises, its row's largest kept in 16 bits."""
+    """Whether every share is as near as page_data.Detail promises, its row's largest kept in 16 bits."""
     return bool((np.abs(shown - true) <= 1.025 / levels * true.max(-1, keepdims=True)).all())
 
 
-def test_maps_come_back_within_the_promised_error(scenes: list[Scene], html: bytes) -> None:
-    told = facts(html)
+def test_maps_come_back_within_the_promised_error(checkpoints: list[AttentionData], html: bytes) -> None:
+    told = content(html)
     assert told["levels"] == 255
-    for s, scene in enumerate(scenes):
-        for i, true in enumerate(scene.layers):
+    for s, data in enumerate(checkpoints):
+        for i, true in enumerate(data.layers):
             about = told["layers"][i]
             assert (about["queries"], about["keys"]) == (list(true.query_grid), list(true.key_grid))
             for b in range(2):
                 p, entropy, distance = read_map(
-                    told["scenes"][s]["layers"][i]["maps"][b], 255, true.query_grid, true.key_grid
+                    told["checkpoints"][s]["layers"][i]["maps"][b], 255, true.query_grid, true.key_grid
                 )
                 assert within(p, true.maps[b], 255)
                 assert not within(p, true.maps[b - 1], 255)
@@ -131,18 +131,18 @@ def test_the_error_bound_holds_for_flat_and_for_sharp_maps(levels: int, sharp: f
     maps[0, 0] = 0
     maps[0, 0, 5] = 1
     one = layer("G 8", maps, queries, keys)
-    detail = packing.Detail(levels, packing.ANY, packing.ANY)
-    p, _, _ = read_map(next(packing.texts(one, detail)), levels, queries, keys)
+    detail = page_data.Detail(levels, page_data.ANY, page_data.ANY)
+    p, _, _ = read_map(next(page_data.texts(one, detail)), levels, queries, keys)
     assert within(p, maps[0], levels)
 
 
 def test_coarse_maps_are_means_over_positions_and_sums_over_keys() -> None:
     queries, keys = (8, 16), (4, 8)
     maps = rows(np.random.default_rng(5), 1, 128, 32)
-    detail = packing.Detail(255, 8, 4)
+    detail = page_data.Detail(255, 8, 4)
     one = layer("G 16", maps, queries, keys)
-    assert packing.groups(one, detail) == (2, 2)
-    text = next(packing.texts(one, detail))
+    assert page_data.groups(one, detail) == (2, 2)
+    text = next(page_data.texts(one, detail))
     p, entropy, _ = read_map(text, 255, (4, 8), (2, 4))
     true = np.zeros((4, 8, 2, 4))
     for i, j in np.ndindex(8, 16):
@@ -154,7 +154,7 @@ def test_coarse_maps_are_means_over_positions_and_sums_over_keys() -> None:
 
 def test_grids_that_do_not_halve_are_left_whole() -> None:
     one = layer("G 9", rows(np.random.default_rng(5), 1, 81, 9), (9, 9), (3, 3))
-    assert packing.groups(one, packing.Detail(31, 4, 2)) == (1, 1)
+    assert page_data.groups(one, page_data.Detail(31, 4, 2)) == (1, 1)
 
 
 def test_sixteen_large_pictures_stay_under_three_megabytes() -> None:
@@ -168,13 +168,13 @@ def test_sixteen_large_pictures_stay_under_three_megabytes() -> None:
     # One map for all pictures: each is packed by itself, so that nothing is saved by their being alike.
     maps = np.broadcast_to(p, (16, *p.shape))
     flat = np.broadcast_to(np.float32(0.5), (16, 4096))
-    layers = tuple(Layer(n, "64", maps, (64, 64), (32, 32), 0.3, flat[:, 0], flat, flat) for n in "GD")
+    layers = tuple(LayerAttention(n, "64", maps, (64, 64), (32, 32), 0.3, flat[:, 0], flat, flat) for n in "GD")
     pictures = rng.integers(0, 256, (16, 128, 128, 3), dtype=np.uint8)
-    made = [Scene(step, pictures, tuple("abcdefghijklmnop"), layers) for step in STEPS]
+    made = [AttentionData(step, pictures, tuple("abcdefghijklmnop"), layers) for step in STEPS]
     html = page(made, title="large")
     assert BUDGET == 3_000_000
     assert len(html) <= BUDGET
-    about = facts(html)["layers"][0]
+    about = content(html)["layers"][0]
     query_side, key_side = about["groups"]
     assert [n * query_side for n in about["queries"]] == [64, 64]
     assert [n * key_side for n in about["keys"]] == [32, 32]
@@ -182,8 +182,8 @@ def test_sixteen_large_pictures_stay_under_three_megabytes() -> None:
     assert min(about["keys"]) >= 8
 
 
-def test_the_same_scenes_give_the_same_bytes(html: bytes) -> None:
-    assert page(make_scenes(), title=TITLE) == html
+def test_equal_input_gives_the_same_bytes(html: bytes) -> None:
+    assert page(make_checkpoints(), title=TITLE) == html
 
 
 def test_nothing_in_it_points_outside(html: bytes) -> None:
@@ -202,25 +202,25 @@ def test_words_from_outside_stay_words(html: bytes) -> None:
     assert text.count("<script") == 2
     assert "<b id=bad>" not in text
     assert "&lt;script&gt;alert(1)" in text
-    assert facts(html)["captions"] == list(CAPTIONS)
-    assert facts(html)["title"] == TITLE
+    assert content(html)["captions"] == list(CAPTIONS)
+    assert content(html)["title"] == TITLE
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_small_pictures_are_kept_to_the_bit(scenes: list[Scene], channels: int) -> None:
+def test_small_pictures_are_kept_to_the_bit(checkpoints: list[AttentionData], channels: int) -> None:
     pictures = np.random.default_rng(1).integers(0, 256, (4, *SIZE, channels), dtype=np.uint8)
-    told = facts(page([dataclasses.replace(scenes[0], pictures=pictures)], title="t"))
-    for place, picture in zip(told["scenes"][0]["images"], pictures, strict=True):
+    told = content(page([dataclasses.replace(checkpoints[0], images=pictures)], title="t"))
+    for place, picture in zip(told["checkpoints"][0]["images"], pictures, strict=True):
         data = base64.b64decode(told["images"][place].partition(",")[2])
         seen = np.asarray(Image.open(io.BytesIO(data)))
         assert np.array_equal(seen.reshape(picture.shape), picture)
 
 
-def test_large_pictures_are_shrunk_and_pictures_that_stay_are_kept_once(scenes: list[Scene]) -> None:
+def test_large_pictures_are_shrunk_and_pictures_that_stay_are_kept_once(checkpoints: list[AttentionData]) -> None:
     pictures = np.random.default_rng(1).integers(0, 256, (4, 384, 576, 4), dtype=np.uint8)
-    html = page([dataclasses.replace(s, pictures=pictures) for s in scenes], title="t")
+    html = page([dataclasses.replace(s, images=pictures) for s in checkpoints], title="t")
     assert len(html) <= BUDGET
-    told = facts(html)
+    told = content(html)
     assert len(told["images"]) == 4
     assert told["size"] == [384, 576]
     image = Image.open(io.BytesIO(base64.b64decode(told["images"][0].partition(",")[2])))
@@ -228,21 +228,21 @@ def test_large_pictures_are_shrunk_and_pictures_that_stay_are_kept_once(scenes: 
     assert abs(image.width / image.height - 1.5) < 0.02
 
 
-def test_what_cannot_be_shown_is_said(scenes: list[Scene]) -> None:
+def test_what_cannot_be_shown_is_said(checkpoints: list[AttentionData]) -> None:
     with pytest.raises(SaganError, match="no attention to show"):
         page([], title="t")
     with pytest.raises(SaganError, match="no attention to show"):
-        page([dataclasses.replace(scenes[0], layers=())], title="t")
+        page([dataclasses.replace(checkpoints[0], layers=())], title="t")
     broken = layer("G 16", rows(np.random.default_rng(1), 4, 96, 24), *GRIDS["G 16"])
     broken.maps[2, 3] = np.nan
     with pytest.raises(SaganError, match=r"G 16.*earlier checkpoint"):
-        page([dataclasses.replace(scenes[0], layers=(broken,))], title="t")
-    with pytest.raises(SaganError, match=r"4 pictures at 3 checkpoints do not fit.*fewer"):
-        page(scenes, title="t", budget=60_000)
+        page([dataclasses.replace(checkpoints[0], layers=(broken,))], title="t")
+    with pytest.raises(SaganError, match=r"4 images at 3 checkpoints do not fit.*fewer"):
+        page(checkpoints, title="t", budget=60_000)
     with pytest.raises(ValueError, match="same layers"):
-        page([scenes[0], dataclasses.replace(scenes[1], layers=scenes[1].layers[:2])], title="t")
-    with pytest.raises(ValueError, match="same pictures"):
-        page([scenes[0], dataclasses.replace(scenes[1], captions=("a", "b", "c", "d"))], title="t")
+        page([checkpoints[0], dataclasses.replace(checkpoints[1], layers=checkpoints[1].layers[:2])], title="t")
+    with pytest.raises(ValueError, match="same images"):
+        page([checkpoints[0], dataclasses.replace(checkpoints[1], captions=("a", "b", "c", "d"))], title="t")
 
 
 # --- in a browser ---------------------------------------------------------------------------------------------------
@@ -314,15 +314,17 @@ class Shown:
     def keys(self, *keys: str) -> None:
         self._chains(self.driver, duration=0).send_keys(*keys).perform()
 
-    def check_row(self, scenes: list[Scene], scene: int, key: str, sample: int, cell: tuple[int, int]) -> None:
-        """That the row on the screen is the one of the scenes, in state and in numbers."""
+    def check_row(
+        self, checkpoints: list[AttentionData], checkpoint: int, key: str, sample: int, cell: tuple[int, int]
+    ) -> None:
+        """That the row on the screen is the one of the checkpoints, in state and in numbers."""
         state = self.state()
         names = list(GRIDS)
-        assert (state["scene"], names[state["layer"]], state["sample"]) == (scene, key, sample)
+        assert (state["checkpoint"], names[state["layer"]], state["sample"]) == (checkpoint, key, sample)
         assert tuple(state["query"]) == cell
-        assert state["step"] == STEPS[scene]
+        assert state["step"] == STEPS[checkpoint]
         assert f"{state['network']} {state['name']}" == key
-        true = scenes[scene].layers[names.index(key)]
+        true = checkpoints[checkpoint].layers[names.index(key)]
         n = cell[0] * true.query_grid[1] + cell[1]
         row = np.array(self.js("return Array.from(sagan.map())"))
         assert within(row[None], true.maps[sample, n][None], 255)
@@ -343,26 +345,26 @@ def shown(browser: Any, html: bytes, tmp_path: Path) -> Iterator[Shown]:
 
 
 @pytest.mark.browser
-def test_the_map_follows_the_pointer(shown: Shown, scenes: list[Scene]) -> None:
+def test_the_map_follows_the_pointer(shown: Shown, checkpoints: list[AttentionData]) -> None:
     queries = GRIDS["G 24"][0]  # the generator's last layer at the last checkpoint is what a visitor finds
     rows_seen = []
     for cell in ((0, 0), (3, 17), (15, 23), (8, 1)):
         shown.pointer(cell, queries)
-        shown.check_row(scenes, 2, "G 24", 0, cell)
+        shown.check_row(checkpoints, 2, "G 24", 0, cell)
         rows_seen.append(tuple(shown.js("return Array.from(sagan.map())")))
     assert len(set(rows_seen)) == 4
 
 
 @pytest.mark.browser
-def test_what_is_painted_is_the_map(shown: Shown, scenes: list[Scene]) -> None:
+def test_what_is_painted_is_the_map(shown: Shown, checkpoints: list[AttentionData]) -> None:
     """The map alone: the middle of each key's cell has that key's colour of the scale."""
-    from sagan_cli.attention import colour
+    from sagan_cli.attention import plotting
 
     shown.pointer((4, 5), (16, 24))
-    true = scenes[2].layers[1].maps[0, 4 * 24 + 5].reshape(8, 12)
+    true = checkpoints[2].layers[1].maps[0, 4 * 24 + 5].reshape(8, 12)
     far = [(i, j) for i, j in np.ndindex(8, 12) if abs(i * 2 - 4) > 2 or abs(j * 2 - 5) > 2]  # clear of the outline
     painted = shown.pixels("#keys", [((i + 0.5) / 8, (j + 0.5) / 12) for i, j in far])
-    scale = colour.scale().astype(int)
+    scale = plotting.table().astype(int)
     for (i, j), seen in zip(far, painted, strict=True):
         near = np.abs(scale - seen[:3]).sum(1).argmin() / 255
         assert abs(near - true[i, j] / true.max()) < 0.012
@@ -392,7 +394,7 @@ def test_clicks_pin_and_unpin(shown: Shown) -> None:
 
 
 @pytest.mark.browser
-def test_everything_works_from_the_keyboard(shown: Shown, scenes: list[Scene]) -> None:
+def test_everything_works_from_the_keyboard(shown: Shown, checkpoints: list[AttentionData]) -> None:
     for _ in range(10):
         shown.keys(shown.Keys.TAB)
         if shown.js("return document.activeElement.id") == "picture":
@@ -402,7 +404,7 @@ def test_everything_works_from_the_keyboard(shown: Shown, scenes: list[Scene]) -
     before = shown.state()["query"]
     shown.keys(shown.Keys.ARROW_DOWN, shown.Keys.ARROW_RIGHT, shown.Keys.ARROW_RIGHT)
     here = (before[0] + 1, before[1] + 2)
-    shown.check_row(scenes, 2, "G 24", 0, here)
+    shown.check_row(checkpoints, 2, "G 24", 0, here)
     shown.keys(shown.Keys.ENTER)
     assert [tuple(p["cell"]) for p in shown.state()["pins"]] == [here]
     shown.keys(*[shown.Keys.ARROW_LEFT] * 30, " ")  # stops at the edge
@@ -410,50 +412,50 @@ def test_everything_works_from_the_keyboard(shown: Shown, scenes: list[Scene]) -
     shown.keys(shown.Keys.ESCAPE)
     assert shown.state()["pins"] == []
     shown.keys("]", "]", "[")
-    shown.check_row(scenes, 2, "G 24", 1, (here[0], 0))
+    shown.check_row(checkpoints, 2, "G 24", 1, (here[0], 0))
     shown.keys(".", ",", ",")
     assert shown.state()["sample"] == 0
     shown.keys("l")
-    shown.check_row(scenes, 2, "D 12", 0, (here[0] // 2, 0))
+    shown.check_row(checkpoints, 2, "D 12", 0, (here[0] // 2, 0))
     shown.keys("L")
     assert shown.state()["layer"] == 0
     label = shown.by("#picture").get_attribute("aria-label")
-    assert "Picture 1 of 4, seed 0, fox" in label
+    assert "Image 1 of 4, seed 0, fox" in label
     assert "generator, layer 16" in label
 
 
 @pytest.mark.browser
-def test_picture_layer_network_and_checkpoint_are_switched(shown: Shown, scenes: list[Scene]) -> None:
+def test_picture_layer_network_and_checkpoint_are_switched(shown: Shown, checkpoints: list[AttentionData]) -> None:
     shown.pointer((7, 9), GRIDS["G 24"][0])
     shown.by("#thumbs button:nth-child(3)").click()
-    shown.check_row(scenes, 2, "G 24", 2, (7, 9))
+    shown.check_row(checkpoints, 2, "G 24", 2, (7, 9))
     assert shown.text("#caption") == CAPTIONS[2]
     shown.by("#layers input[value='2']").click()
-    shown.check_row(scenes, 2, "D 12", 2, (3, 4))
+    shown.check_row(checkpoints, 2, "D 12", 2, (3, 4))
     assert "idle" in shown.text("#notice")
     assert shown.by("#badge").is_displayed()
     shown.by("#layers input[value='0']").click()
-    shown.check_row(scenes, 2, "G 16", 2, (3, 4))
+    shown.check_row(checkpoints, 2, "G 16", 2, (3, 4))
     assert not shown.by("#badge").is_displayed()
     assert shown.text("#strength") == "25 %"
     assert shown.text("#gamma") == "−0.250"
     slider = shown.by("#step")
     slider.send_keys(shown.Keys.ARROW_LEFT)
-    shown.check_row(scenes, 1, "G 16", 2, (3, 4))
+    shown.check_row(checkpoints, 1, "G 16", 2, (3, 4))
     assert shown.text("#stepname") == "step 900"
     assert shown.text("#strength") == "9.0 %"
     slider.send_keys(shown.Keys.HOME)
-    shown.check_row(scenes, 0, "G 16", 2, (3, 4))
+    shown.check_row(checkpoints, 0, "G 16", 2, (3, 4))
     image = shown.js("return document.querySelector('#image').src")
     seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(image.partition(",")[2]))))
-    assert np.array_equal(seen, scenes[0].pictures[2])
+    assert np.array_equal(seen, checkpoints[0].images[2])
 
 
 @pytest.mark.browser
 def test_the_checkpoints_play(shown: Shown) -> None:
     shown.by("#play").click()
     shown.driver.execute_async_script(
-        "const done = arguments[0], wait = () => sagan.state().scene === 1 ? done() : setTimeout(wait, 20); wait()"
+        "const done = arguments[0], wait = () => sagan.state().checkpoint === 1 ? done() : setTimeout(wait, 20); wait()"
     )
     shown.keys("p")
     assert not shown.state()["playing"]
@@ -472,19 +474,19 @@ def test_the_overlay_lets_the_picture_through(shown: Shown) -> None:
 
 
 @pytest.mark.browser
-def test_full_contrast_starts_the_colours_at_the_least_share(shown: Shown, scenes: list[Scene]) -> None:
-    from sagan_cli.attention import colour
+def test_full_contrast_starts_the_colours_at_the_least_share(shown: Shown, checkpoints: list[AttentionData]) -> None:
+    from sagan_cli.attention import plotting
 
     shown.by("#layers input[value='2']").click()
     shown.pointer((6, 9), GRIDS["D 12"][0])
-    true = scenes[2].layers[2].maps[0, 6 * 12 + 9].reshape(8, 12)
+    true = checkpoints[2].layers[2].maps[0, 6 * 12 + 9].reshape(8, 12)
     least = np.unravel_index(true.argmin(), true.shape)
     place = ((least[0] + 0.5) / 8, (least[1] + 0.5) / 12)
     assert shown.text("#low") == "0"
     shown.keys("c")
     assert shown.state()["contrast"]
     assert shown.text("#low").endswith("%")
-    assert np.abs(np.array(shown.pixels("#keys", [place])[0][:3]) - colour.scale()[0]).max() <= 12
+    assert np.abs(np.array(shown.pixels("#keys", [place])[0][:3]) - plotting.table()[0]).max() <= 12
 
 
 @pytest.mark.browser
@@ -539,10 +541,10 @@ def test_light_and_dark_follow_the_visitor_and_the_button(shown: Shown) -> None:
 
 
 @pytest.mark.browser
-def test_coarse_maps_say_so(shown: Shown, scenes: list[Scene]) -> None:
+def test_coarse_maps_say_so(shown: Shown, checkpoints: list[AttentionData]) -> None:
     assert "255 levels" in shown.text("#kept")
     assert "groups" not in shown.text("#kept")
-    shown.file.write_bytes(page(scenes, title="small", budget=150_000))
+    shown.file.write_bytes(page(checkpoints, title="small", budget=150_000))
     shown.open()
     assert max(shown.state()["groups"]) > 1
     assert re.search(r"groups of (\d) × \1", shown.text("#kept"))

@@ -69,6 +69,15 @@ def test_every_kind_of_file(home: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(archive["arr_0"], maps["pictures"])
 
 
+@pytest.mark.parametrize("writable", [False, True])
+def test_no_message_of_matplotlib_reaches_stderr(writable: bool, home: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home") if writable else "/dev/null")
+    for name in ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    done = process("visualize-attn", RUN, "-n", 1, "--layer", "G8", "-q", "--out", tmp_path / "a.pdf", cwd=home)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_the_page(home: Path, tmp_path: Path) -> None:
     ok("visualize-attn", RUN, "-n", 2, "--out", tmp_path / "a.html", cwd=home)
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
@@ -77,10 +86,10 @@ def test_the_page(home: Path, tmp_path: Path) -> None:
 
 
 def test_bytes_on_stdout(home: Path) -> None:
-    for kind, magic in (("png", b"\x89PNG"), ("svg", b"<svg"), ("pdf", b"%PDF"), ("npz", b"PK")):
+    for kind, magic in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF"), ("npz", b"PK")):
         assert ok("visualize-attn", RUN, "-n", 1, "--out", "-", "--format", kind, cwd=home).startswith(magic)
     assert ok("visualize-attn", RUN, "-n", 1, "--out", "-", cwd=home).startswith(b"\x89PNG")
-    assert "both want stdout" in fails(2, "visualize-attn", RUN, "--out", "-", "--json", cwd=home)
+    assert "both write to stdout" in fails(2, "visualize-attn", RUN, "--out", "-", "--json", cwd=home)
 
 
 def test_json_sums_up_every_layer(home: Path, tmp_path: Path) -> None:
@@ -156,6 +165,26 @@ def test_training_followed_over_its_checkpoints(home: Path, tmp_path: Path) -> N
     ok("visualize-attn", RUN, "--steps", "-n", 1, "--out", tmp_path / "a.html", cwd=home)
 
 
+def test_an_exported_file_shows_its_generator_s_attention(home: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    ok("export", RUN, "--out", model, cwd=home)
+    facts = report(model, "-n", 2, "--out", tmp_path / "a.npz", cwd=home)
+    assert (facts["step"], facts["weights"], facts["checkpoint"]) == (6, "ema", str(model))
+    assert [own["network"] for own in facts["layers"]] == ["G", "G"]
+    ok("visualize-attn", RUN, "-n", 2, "--layer", "G", "--out", tmp_path / "b.npz", cwd=home)
+    with np.load(tmp_path / "a.npz") as file, np.load(tmp_path / "b.npz") as run:
+        np.testing.assert_array_equal(file["pictures"], run["pictures"])
+        np.testing.assert_allclose(file["G16/maps"], run["G16/maps"], atol=1e-5)
+    ok("visualize-attn", model, "--out", tmp_path / "a.png", cwd=home)
+    ok("visualize-attn", model, "-n", 2, "--out", tmp_path / "a.html", cwd=home)
+    out = ("--out", tmp_path / "c.png")
+    for flags in (("--layer", "D"), ("--image", tmp_path / "a.png")):
+        line = fails(1, "visualize-attn", model, *flags, *out, cwd=home)
+        assert f"{model}: holds the generator only; name a run or checkpoint to show layers of D" in line
+    assert "lies in no run" in fails(2, "visualize-attn", model, "--steps", *out, cwd=home)
+    assert "--raw" in fails(2, "visualize-attn", model, "--raw", *out, cwd=home)
+
+
 def test_own_pictures_through_d(home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -215,11 +244,11 @@ def test_an_idle_layer_is_warned_of(home: Path, tmp_path: Path) -> None:
     [
         (("--layer", "64"), "--layer 64: no such attention layer; there are G8, G16, D16, D8"),
         (("--layer", "G 61"), "--layer G 61: no such attention layer (did you mean 'G16'?)"),
-        (("--query", "32,0"), "--query 32,0: outside the pictures, which are 32 wide and 32 high"),
+        (("--query", "32,0"), "--query 32,0: outside the images, which are 32 wide and 32 high"),
         (("--query", "left"), "--query left: write X,Y in whole pixels from the top left, as in 12,20"),
-        (("--query", "1,1", "--queries", 3), "--query names every point"),
-        (("--query", "1,1", "--random-queries"), "--query names every point"),
-        (("--query", "1,1") * 8, "--query: 8 points; there are colours for 7"),
+        (("--query", "1,1", "--queries", 3), "--query lists every query"),
+        (("--query", "1,1", "--random-queries"), "--query lists every query"),
+        (("--query", "1,1") * 8, "--query: 8 queries; the limit is 7"),
         (("--out", "a.jpg"), "--out a.jpg: '.jpg' is not one of .png .svg .pdf .html"),
         (("--out", "attn"), "--out attn: end it in .png, .svg,"),
         (("--out", "a.gif"), "a gif shows a run's checkpoints one after the other: add --steps"),
@@ -228,7 +257,7 @@ def test_an_idle_layer_is_warned_of(home: Path, tmp_path: Path) -> None:
         (("--scale", "log"), "--scale log: choose one of auto, zero, range"),
         (("--fit", "crop"), "--fit is for --image"),
         (("--image", "nowhere.png"), "--image nowhere.png: no such file or folder"),
-        (("--image", "x", "--seeds", "1"), "--image shows your own pictures: leave out --seeds"),
+        (("--image", "x", "--seeds", "1"), "--image shows your own images: leave out --seeds"),
         (("--image", "idx", "--layer", "G16"), "--layer G16: --image shows layers of D only; they are"),
         (("--seeds", "1", "-n", 2), "--seeds lists every seed"),
         (("--class", "9"), "--class 9: not one of"),
@@ -254,7 +283,9 @@ def test_content_found_wanting(home: Path, tmp_path: Path) -> None:
     (lone / "state.safetensors").unlink()
     ok("visualize-attn", lone, "--out", tmp_path / "a.png", cwd=home)  # G's attention needs no D
     ok("visualize-attn", lone, "--layer", "G", "--out", tmp_path / "g.png", cwd=home)
-    assert "state.safetensors: missing" in fails(1, "visualize-attn", lone, "--layer", "D8", cwd=home)
+    ok("visualize-attn", lone, "--out", tmp_path / "a.npz", cwd=home)
+    for flags in (("--layer", "D8"), ("--image", tmp_path / "a.png")):
+        assert "state.safetensors: missing" in fails(1, "visualize-attn", lone, *flags, cwd=home)
 
 
 PLUGIN = """
@@ -327,7 +358,7 @@ def test_plugins_that_declare_their_layers_get_all_of_it(plugins: None, home: Pa
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from sagan_cli.cli import run; run(['visualize-attn', '--help']); "
-        "assert not {'torch', 'numpy', 'PIL', 'safetensors'} & set(sys.modules)"
+        "assert not {'torch', 'numpy', 'PIL', 'safetensors', 'matplotlib'} & set(sys.modules)"
     )
     import subprocess
     import sys

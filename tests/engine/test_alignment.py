@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sagan_cli import load_generator
-from sagan_cli.attention import scenes
+from sagan_cli.attention import compute_maps
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import checkpoint, networks, sample
@@ -105,7 +105,7 @@ def test_a_checkpoint_folds_and_draws_the_same(shifted: list[Path]) -> None:
 
 
 def test_a_discriminator_folds_the_same(shifted: list[Path]) -> None:
-    pairs = (scenes.with_discriminator(scenes.open_pair(path, CPU), CPU) for path in shifted)
+    pairs = (compute_maps.with_discriminator(compute_maps.open_generator(path, CPU), CPU) for path in shifted)
     assert_one(pair.network("D").state_dict() for pair in pairs)
 
 

@@ -1,14 +1,14 @@
 "use strict";
-// Undoes sagan_cli/attention/packing.py: from base64 to the levels of one map, and from those to a row of attention.
+// Decodes the maps of sagan_cli/attention/page_data.py.
 
-/** Inflated bytes of a base64 text. */
+/** Decompress a base64 text. */
 async function inflated(text) {
   const packed = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** One map of h x w positions and kh x kw keys: for each position its levels, its largest share and two numbers. */
+/** Decode one map of h x w queries and kh x kw keys. */
 async function decoded(text, count, [h, w], [kh, kw]) {
   const bytes = await inflated(text);
   const keys = kh * kw;
@@ -18,7 +18,7 @@ async function decoded(text, count, [h, w], [kh, kw]) {
   const body = unpredicted(bytes.subarray(0, n * line), h, w, line);
   const tops = new DataView(bytes.buffer, n * line);
   return {
-    /** Shares of attention of position i. */
+    /** Return the attention of query i to each key. */
     row(i) {
       const top = Math.max(keys, 2) ** (tops.getUint16(2 * i, true) / 65535 - 1);
       return Float32Array.from(body.subarray(i * line, i * line + keys), (level) => top * (level / count) ** 2);
@@ -28,7 +28,7 @@ async function decoded(text, count, [h, w], [kh, kw]) {
   };
 }
 
-/** Adds to each residual what its neighbours above, left and above-left foretell, modulo 256. */
+/** Add to each residual its prediction from the values above, left and above-left, modulo 256. */
 function unpredicted(residuals, h, w, m) {
   const v = new Uint8Array(residuals.length);
   const line = w * m;

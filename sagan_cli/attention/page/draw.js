@@ -1,9 +1,9 @@
-// Colours and canvases. Knows nothing of what is chosen.
+// Colours and canvases; independent of the state of the page.
 
 /**
- * A small canvas of a row's values in the colours of a scale, from `low` to `top`.
+ * Return a canvas of a row's values in the colours of a scale, from `low` to `top`.
  *
- * With `fine`, so many times as many pixels, interpolated. `veil` is how opaque nothing is; `top` always is.
+ * `fine` is the number of interpolated pixels per cell side, `veil` the opacity at `low`; `top` is opaque.
  */
 function tinted(scale, row, [h, w], [low, top], { fine = 1, veil = 1 } = {}) {
   const range = Math.max(top - low, 1e-12);
@@ -27,7 +27,7 @@ function tinted(scale, row, [h, w], [low, top], { fine = 1, veil = 1 } = {}) {
   return canvas;
 }
 
-/** The value at a place between cell centres, as attention/cells.py spreads it: level at centres and beyond the outer. */
+/** Interpolate between cell centres by a smoothstep, as attention/cells.py does. */
 function between(row, h, w, y, x) {
   y = Math.min(Math.max(y, 0), h - 1);
   x = Math.min(Math.max(x, 0), w - 1);
@@ -41,7 +41,7 @@ function between(row, h, w, y, x) {
   return upper * (1 - down) + lower * down;
 }
 
-/** Fits a canvas to its box on the screen and wipes it. Returns its context, in CSS pixels. */
+/** Resize a canvas to its box, clear it and return its context in CSS pixels. */
 function fresh(canvas, width = canvas.clientWidth, height = canvas.clientHeight) {
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.max(1, Math.round(width * ratio));
@@ -51,15 +51,15 @@ function fresh(canvas, width = canvas.clientWidth, height = canvas.clientHeight)
   return { context, width, height };
 }
 
-/** The values that have the first and the last colour: 0, or for contrast a row's least, and its largest. */
+/** Return the values of the first and last colour: 0, or with contrast the minimum, and the maximum. */
 function ends(row, contrast) {
   return [contrast ? Math.min(...row) : 0, Math.max(...row)];
 }
 
-/** What lies under an overlay is dimmed by this share of it where nobody looks, so that light and dark pictures show it. */
+/** Opacity of the overlay where attention is least, so that it is visible on light and on dark images. */
 const VEIL = 0.6;
 
-/** Lays a row over the whole box: cells as they are, or interpolated between their centres. */
+/** Draw a row over the whole box, as cells or interpolated between their centres. */
 function lay({ context, width, height }, scale, row, grid, { opacity = 1, smooth = false, contrast = false, veil = VEIL }) {
   const fine = smooth ? Math.max(1, Math.round(160 / Math.max(...grid))) : 1;
   context.globalAlpha = opacity;
@@ -68,7 +68,7 @@ function lay({ context, width, height }, scale, row, grid, { opacity = 1, smooth
   context.globalAlpha = 1;
 }
 
-/** Outlines cell (i, j) of a grid in white within black, to be seen on anything. */
+/** Outline cell (i, j) of a grid in white and black, which is visible on any image. */
 function outline({ context, width, height }, [i, j], [h, w]) {
   const box = [(j * width) / w, (i * height) / h, width / w, height / h];
   for (const [colour, line] of [["#000", 4], ["#fff", 2]]) {
@@ -78,9 +78,9 @@ function outline({ context, width, height }, [i, j], [h, w]) {
   }
 }
 
-/** A dot at a place given in shares of the box, whole, with its number where there is room. */
-function dot({ context, width, height }, place, name, [colour, ink], radius) {
-  const [y, x] = [height, width].map((side, k) => Math.min(side - radius - 1, Math.max(radius + 1, place[k] * side)));
+/** Draw a dot, moved to be completely inside the box, with its number if it is large enough. */
+function dot({ context, width, height }, position, name, [colour, ink], radius) {
+  const [y, x] = [height, width].map((side, k) => Math.min(side - radius - 1, Math.max(radius + 1, position[k] * side)));
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
   context.fillStyle = colour;

@@ -1,42 +1,42 @@
-// What is chosen, what is shown of it, and what people do.
+// State of the page, drawing and events.
 (() => {
   const by = (id) => document.getElementById(id);
   const data = JSON.parse(by("data").textContent);
   const [tall, wide] = data.size;
-  const last = data.scenes.length - 1;
+  const last = data.checkpoints.length - 1;
   const chosen = {
     sample: 0,
     layer: data.layers.findLastIndex((layer) => layer.network === "G"),
-    scene: last,
-    at: [0.5, 0.5], // The position asked about, in shares of the picture's height and width.
+    checkpoint: last,
+    at: [0.5, 0.5], // The query, in fractions of the image's height and width.
     opacity: 0.7,
     smooth: true,
-    contrast: false, // Colours start at a map's own least share, not at 0.
+    contrast: false, // Colours start at a map's minimum instead of 0.
   };
   if (chosen.layer < 0) chosen.layer = 0;
-  const pins = data.captions.map(() => []); // By picture: {at, name, colour}.
-  const maps = new Map(); // By scene, layer and picture: a map, or the promise of one.
-  let shown = null; // What is on the screen.
+  const pins = data.captions.map(() => []); // By image: {at, name, colour}.
+  const maps = new Map(); // By checkpoint, layer and image: a map or its promise.
+  let shown = null; // The state on the screen.
   let playing = 0;
   let pointer = "mouse";
 
-  const words = { G: ["Generator", "draws"], D: ["Discriminator", "judges"] };
+  const words = { G: "Generator", D: "Discriminator" };
   const percent = (share, digits) => `${(100 * share).toFixed(digits ?? (share < 0.0995 ? 1 : 0))} %`;
   const count = (number) => number.toLocaleString("en-GB");
   const fixed = (number, digits) => (number === null ? "–" : number.toFixed(digits).replace("-", "−"));
   const cell = (at, grid) => at.map((share, k) => Math.min(grid[k] - 1, Math.max(0, Math.floor(share * grid[k]))));
-  const centre = (place, grid) => place.map((index, k) => (index + 0.5) / grid[k]);
-  const named = (place) => `row ${place[0] + 1}, column ${place[1] + 1}`;
+  const centre = (position, grid) => position.map((index, k) => (index + 0.5) / grid[k]);
+  const named = (position) => `row ${position[0] + 1}, column ${position[1] + 1}`;
   const grid = ([h, w]) => `${h}\u00a0×\u00a0${w}`;
-  const title = (layer) => `${(words[layer.network] ?? [layer.network])[0].toLowerCase()}, layer ${layer.name}`;
+  const title = (layer) => `${(words[layer.network] ?? layer.network).toLowerCase()}, layer ${layer.name}`;
 
-  /** A map, if it is there; else null, and all is drawn again once it is. */
-  function need(scene, layer, sample) {
-    const key = `${scene}/${layer}/${sample}`;
+  /** Return a decoded map, or null and draw again when it is decoded. */
+  function need(checkpoint, layer, sample) {
+    const key = `${checkpoint}/${layer}/${sample}`;
     const found = maps.get(key);
     if (found) return found instanceof Promise ? null : found;
     const about = data.layers[layer];
-    const coming = decoded(data.scenes[scene].layers[layer].maps[sample], data.levels, about.queries, about.keys);
+    const coming = decoded(data.checkpoints[checkpoint].layers[layer].maps[sample], data.levels, about.queries, about.keys);
     maps.set(key, coming);
     coming.then((map) => { maps.set(key, map); show(); }, fail);
     return null;
@@ -48,61 +48,61 @@
   }
 
   function show() {
-    const map = need(chosen.scene, chosen.layer, chosen.sample);
-    if (!map) return; // The old view stays until the new map is there.
+    const map = need(chosen.checkpoint, chosen.layer, chosen.sample);
+    if (!map) return; // Keep the old view until the new map is decoded.
     const about = data.layers[chosen.layer];
-    const facts = data.scenes[chosen.scene].layers[chosen.layer];
-    const place = cell(chosen.at, about.queries);
-    const n = place[0] * about.queries[1] + place[1];
-    const view = [chosen.scene, chosen.layer, chosen.sample].join();
+    const stored = data.checkpoints[chosen.checkpoint].layers[chosen.layer];
+    const position = cell(chosen.at, about.queries);
+    const n = position[0] * about.queries[1] + position[1];
+    const view = [chosen.checkpoint, chosen.layer, chosen.sample].join();
     const before = shown;
-    shown = { ...chosen, view, place, n, row: map.row(n), entropy: map.entropy(n), distance: map.distance(n), map };
-    if (before?.view !== view) settle(about, facts);
+    shown = { ...chosen, view, position, n, row: map.row(n), entropy: map.entropy(n), distance: map.distance(n), map };
+    if (before?.view !== view) settle(about, stored);
     paint(about);
-    tell(about, facts);
+    tell(about, stored);
     pinned(about);
   }
 
-  /** What changes with picture, layer or checkpoint, and not with the position. */
-  function settle(about, facts) {
-    const scene = data.scenes[shown.scene];
-    by("image").src = data.images[scene.images[shown.sample]];
+  /** Update what depends on image, layer and checkpoint only. */
+  function settle(about, stored) {
+    const checkpoint = data.checkpoints[shown.checkpoint];
+    by("image").src = data.images[checkpoint.images[shown.sample]];
     by("caption").textContent = by("caption").title = data.captions[shown.sample];
-    by("badge").hidden = !facts.idle;
-    by("gamma").textContent = fixed(facts.gamma, 3);
-    const strength = facts.strength[shown.sample];
+    by("badge").hidden = !stored.idle;
+    by("gamma").textContent = fixed(stored.gamma, 3);
+    const strength = stored.strength[shown.sample];
     by("strength").textContent = strength === null ? "–" : percent(strength);
     document.querySelectorAll("#thumbs button").forEach((button, i) => {
       button.setAttribute("aria-checked", String(i === shown.sample));
       button.tabIndex = i === shown.sample ? 0 : -1;
-      const source = data.images[scene.images[i]];
+      const source = data.images[checkpoint.images[i]];
       if (button.firstChild.getAttribute("src") !== source) button.firstChild.src = source;
     });
     const strip = by("thumbs");
     const thumb = strip.children[shown.sample];
     strip.scrollLeft = thumb.offsetLeft - strip.offsetLeft - (strip.clientWidth - thumb.clientWidth) / 2;
     document.querySelectorAll("#layers input").forEach((input, i) => (input.checked = i === shown.layer));
-    by("step").value = shown.scene;
-    by("stepname").textContent = `step ${stepname(scene, shown.scene)}`;
-    by("step").setAttribute("aria-valuetext", `step ${stepname(scene, shown.scene)}`);
+    by("step").value = shown.checkpoint;
+    by("stepname").textContent = `step ${stepname(checkpoint, shown.checkpoint)}`;
+    by("step").setAttribute("aria-valuetext", `step ${stepname(checkpoint, shown.checkpoint)}`);
     course();
     by("picture").setAttribute(
       "aria-label",
-      `Picture ${shown.sample + 1} of ${data.captions.length}, ${data.captions[shown.sample]}, with attention of the ` +
+      `Image ${shown.sample + 1} of ${data.captions.length}, ${data.captions[shown.sample]}, and attention of the ` +
         `${title(about)}. Arrow keys move the position, Enter pins it.`,
     );
     const [queries, keys] = about.groups;
     const grouped = [];
-    if (queries > 1) grouped.push(`positions in groups of ${queries} × ${queries}, as their mean`);
-    if (keys > 1) grouped.push(`what they look at in groups of ${keys} × ${keys}, as their sum`);
+    if (queries > 1) grouped.push(`queries in groups of ${queries} × ${queries}, as their mean`);
+    if (keys > 1) grouped.push(`keys in groups of ${keys} × ${keys}, as their sum`);
     by("kept").textContent =
-      `Attention is kept in ${data.levels} levels of its square root` +
+      `Attention is stored in ${data.levels} levels of its square root` +
       (grouped.length ? `; to keep this file small, this layer has ${grouped.join(", and ")}.` : ", at the layer's own resolution.");
   }
 
-  const stepname = (scene, i) => (scene.step === null ? String(i + 1) : count(scene.step));
+  const stepname = (checkpoint, i) => (checkpoint.step === null ? String(i + 1) : count(checkpoint.step));
 
-  /** The two pictures and the colour bar. */
+  /** Draw the two maps and the colour bar. */
   function paint(about) {
     const whole = fresh(by("overlay"));
     lay(whole, data.scale, shown.row, about.keys, chosen);
@@ -111,46 +111,46 @@
     const here = pins[shown.sample];
     for (const [view, radius] of [[whole, 9], [alone, 5]]) {
       for (const pin of here) dot(view, centre(cell(pin.at, about.queries), about.queries), pin.name, pin.colour, radius);
-      outline(view, shown.place, about.queries);
+      outline(view, shown.position, about.queries);
     }
     const [low, top] = ends(shown.row, chosen.contrast);
     const even = 1 / shown.row.length;
     const exact = chosen.contrast && top < 1.5 * low ? 2 : undefined;
     by("low").textContent = low ? percent(low, exact) : "0";
     by("top").textContent = percent(top, exact);
-    by("even").textContent = `even share ${percent(even, exact)}`;
+    by("even").textContent = `uniform ${percent(even, exact)}`;
     by("tick").style.left = `${100 * Math.min(Math.max((even - low) / Math.max(top - low, 1e-12), 0), 1)}%`;
   }
 
-  /** Words and numbers of the position. */
-  function tell(about, facts) {
+  /** Update text and numbers of the query. */
+  function tell(about, stored) {
     const top = Math.max(...shown.row);
     const most = shown.row.indexOf(top);
     const key = [Math.floor(most / about.keys[1]), most % about.keys[1]];
     by("entropy").textContent = shown.entropy.toFixed(2);
     by("distance").textContent = shown.distance.toFixed(2);
-    by("where").textContent = named(shown.place);
-    by("peak").textContent = `most ${percent(top)}, ${named(key)}`;
-    by("keys").setAttribute("aria-label", `Map alone: looks most at ${named(key)} of ${grid(about.keys)}, ${percent(top)}`);
-    const [who, does] = words[about.network] ?? [about.network, "works"];
-    by("notice").textContent = facts.idle
-      ? "This layer is idle: it changes what passes through it by less than 1 %, so that where it looks matters little."
+    by("where").textContent = named(shown.position);
+    by("peak").textContent = `maximum ${percent(top)}, ${named(key)}`;
+    by("keys").setAttribute("aria-label", `Map: maximum at ${named(key)} of ${grid(about.keys)}, ${percent(top)}`);
+    const who = words[about.network] ?? about.network;
+    by("notice").textContent = stored.idle
+      ? "This layer is idle: it changes its input by less than 1 %, so its maps have almost no effect."
       : shown.entropy > 0.98
-        ? "From here it looks everywhere nearly alike. Full contrast shows how little it differs."
+        ? "The attention of this query is almost uniform. Full contrast shows the small differences."
         : "";
     const bright = document.createElement("strong");
-    bright.textContent = "Bright is where the outlined position looks";
+    bright.textContent = "Brightness is the attention of the outlined query";
     by("explain").replaceChildren(
-      `While the ${who.toLowerCase()} ${does} this picture, every position of layer ${about.name} gathers from all of it. `,
+      `${who}, layer ${about.name}: every position reads values from all positions of the image. `,
       bright,
-      `, on a grid of ${grid(about.keys)}.`,
+      ` to each of ${grid(about.keys)} keys.`,
     );
-    const text = `${named(shown.place)} of ${grid(about.queries)}: looks most at ${named(key)} of ${grid(about.keys)}, ${percent(top)}; entropy ${shown.entropy.toFixed(2)}`;
+    const text = `${named(shown.position)} of ${grid(about.queries)}: maximum at ${named(key)} of ${grid(about.keys)}, ${percent(top)}; entropy ${shown.entropy.toFixed(2)}`;
     clearTimeout(tell.later);
     tell.later = setTimeout(() => (by("said").textContent = text), 400);
   }
 
-  /** The pinned positions' own small pictures. */
+  /** Draw the small images of the pinned positions. */
   function pinned(about) {
     const here = pins[shown.sample];
     const list = by("pins");
@@ -169,18 +169,18 @@
     by("pin").textContent = here.some((pin) => same_cell(pin, about)) ? "Unpin this position" : "Pin this position";
   }
 
-  const same_cell = (pin, about) => cell(pin.at, about.queries).join() === shown.place.join();
+  const same_cell = (pin, about) => cell(pin.at, about.queries).join() === shown.position.join();
 
   function card(pin, about) {
     const item = document.createElement("li");
     const button = document.createElement("button");
     const canvas = document.createElement("canvas");
     const remove = document.createElement("button");
-    const place = cell(pin.at, about.queries);
+    const position = cell(pin.at, about.queries);
     button.type = remove.type = "button";
     button.className = "pin";
     button.style.setProperty("--colour", pin.colour[0]);
-    button.setAttribute("aria-label", `Pin ${pin.name}: ${named(place)}`);
+    button.setAttribute("aria-label", `Pin ${pin.name}: ${named(position)}`);
     remove.textContent = "×";
     remove.setAttribute("aria-label", `Remove pin ${pin.name}`);
     button.append(canvas);
@@ -189,15 +189,15 @@
     remove.addEventListener("click", () => unpin(pin));
     const width = Math.min(220, (96 * wide) / tall);
     const view = fresh(canvas, width, (width * tall) / wide);
-    const row = shown.map.row(place[0] * about.queries[1] + place[1]);
+    const row = shown.map.row(position[0] * about.queries[1] + position[1]);
     const image = new Image();
     image.onload = () => {
       view.context.imageSmoothingEnabled = !small;
       view.context.drawImage(image, 0, 0, view.width, view.height);
       lay(view, data.scale, row, about.keys, chosen);
-      dot(view, centre(place, about.queries), pin.name, pin.colour, 8);
+      dot(view, centre(position, about.queries), pin.name, pin.colour, 8);
     };
-    image.src = data.images[data.scenes[shown.scene].images[shown.sample]];
+    image.src = data.images[data.checkpoints[shown.checkpoint].images[shown.sample]];
     return item;
   }
 
@@ -208,7 +208,7 @@
     const here = pins[shown.sample];
     let name = 1;
     while (here.some((pin) => pin.name === name)) name++;
-    here.push({ at: centre(shown.place, about.queries), name, colour: data.dots[(name - 1) % data.dots.length] });
+    here.push({ at: centre(shown.position, about.queries), name, colour: data.dots[(name - 1) % data.dots.length] });
     show();
   }
 
@@ -217,13 +217,13 @@
     show();
   }
 
-  /** The strength over the checkpoints, and where in it we are. */
+  /** Draw the strength over the checkpoints and mark the current one. */
   function course() {
     if (!last) return;
-    const values = data.scenes.map((scene) => scene.layers[shown.layer].strength[shown.sample] ?? 0);
+    const values = data.checkpoints.map((checkpoint) => checkpoint.layers[shown.layer].strength[shown.sample] ?? 0);
     const top = Math.max(...values, 1e-9);
     const points = values.map((value, i) => `${(100 * i) / last},${23 - (21 * value) / top}`).join(" ");
-    const x = (100 * shown.scene) / last;
+    const x = (100 * shown.checkpoint) / last;
     const make = (name, pairs) => {
       const made = document.createElementNS("http://www.w3.org/2000/svg", name);
       for (const [key, value] of Object.entries(pairs)) made.setAttribute(key, value);
@@ -238,7 +238,7 @@
 
   function play() {
     clearInterval(playing);
-    playing = playing ? 0 : setInterval(() => choose({ scene: step(data.scenes, chosen.scene, 1) }), 900);
+    playing = playing ? 0 : setInterval(() => choose({ checkpoint: step(data.checkpoints, chosen.checkpoint, 1) }), 900);
     by("play").setAttribute("aria-pressed", String(Boolean(playing)));
   }
 
@@ -263,7 +263,7 @@
       const set = document.createElement("fieldset");
       const legend = document.createElement("legend");
       const options = document.createElement("div");
-      legend.textContent = (words[network] ?? [network])[0];
+      legend.textContent = words[network] ?? network;
       options.className = "options";
       set.append(legend, options);
       data.layers.forEach((layer, i) => {
@@ -274,7 +274,7 @@
         Object.assign(input, { type: "radio", name: "layer", value: i });
         input.setAttribute("aria-label", title(layer));
         input.addEventListener("change", () => choose({ layer: i }));
-        if (data.scenes[last].layers[i].idle) idle.textContent = " idle";
+        if (data.checkpoints[last].layers[i].idle) idle.textContent = " idle";
         const side = layer.queries.map((n) => n * layer.groups[0]);
         label.append(input, layer.name === String(Math.max(...side)) ? grid(side) : layer.name, idle);
         options.append(label);
@@ -293,7 +293,7 @@
       button.addEventListener("click", () => choose({ sample: i }));
       by("thumbs").append(button);
     });
-    document.documentElement.dataset.checkpoints = data.scenes.length;
+    document.documentElement.dataset.checkpoints = data.checkpoints.length;
     by("step").max = last;
     const bar = by("bar").getContext("2d");
     bar.drawImage(tinted(data.scale, Array.from({ length: 256 }, (_, i) => i), [1, 256], [0, 255]), 0, 0);
@@ -316,7 +316,7 @@
     const picture = by("picture");
     picture.addEventListener("pointerdown", (event) => {
       pointer = event.pointerType;
-      // A first tap moves, as hovering would; a tap on what is already outlined pins.
+      // A first tap moves the query, as the pointer does; a tap on the outlined cell pins it.
       const queries = data.layers[chosen.layer].queries;
       picture.dataset.moved = String(cell(locate(event), queries).join() !== cell(chosen.at, queries).join());
       move(event);
@@ -333,16 +333,16 @@
       const way = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
       if (way && !event.altKey && !event.ctrlKey && !event.metaKey) {
         const queries = data.layers[chosen.layer].queries;
-        const place = cell(chosen.at, queries).map((k, axis) => Math.min(queries[axis] - 1, Math.max(0, k + way[axis])));
-        choose({ at: centre(place, queries) });
+        const position = cell(chosen.at, queries).map((k, axis) => Math.min(queries[axis] - 1, Math.max(0, k + way[axis])));
+        choose({ at: centre(position, queries) });
       } else if (event.key === "Enter" || event.key === " ") toggle();
       else return;
       event.preventDefault();
     });
     by("map").addEventListener("pointermove", (event) => {
       const keys = data.layers[shown.layer].keys;
-      const place = cell(locate(event, by("map")), keys);
-      by("peak").textContent = `${percent(shown.row[place[0] * keys[1] + place[1]])}, ${named(place)}`;
+      const position = cell(locate(event, by("map")), keys);
+      by("peak").textContent = `${percent(shown.row[position[0] * keys[1] + position[1]])}, ${named(position)}`;
     });
     by("map").addEventListener("pointerleave", show);
     by("thumbs").addEventListener("keydown", (event) => {
@@ -363,7 +363,7 @@
       event.preventDefault();
       act();
     });
-    by("step").addEventListener("input", () => choose({ scene: Number(by("step").value) }));
+    by("step").addEventListener("input", () => choose({ checkpoint: Number(by("step").value) }));
     by("opacity").addEventListener("input", () => { opacity(); show(); });
     by("smooth").addEventListener("change", () => choose({ smooth: by("smooth").checked }));
     by("contrast").addEventListener("change", () => choose({ contrast: by("contrast").checked }));
@@ -385,17 +385,17 @@
 
   function fail(error) {
     by("trouble").hidden = false;
-    by("trouble").textContent = `This page cannot be shown: ${error.message}. It needs a browser of 2024 or newer.`;
+    by("trouble").textContent = `This page cannot be shown: ${error.message}. It requires a browser of 2024 or newer.`;
     throw error;
   }
 
-  /** Reads all other maps while nobody waits, so that switching is immediate. */
+  /** Decode all other maps in the background, so that switching is immediate. */
   async function rest() {
-    for (let scene = last; scene >= 0; scene--)
+    for (let checkpoint = last; checkpoint >= 0; checkpoint--)
       for (let layer = 0; layer < data.layers.length; layer++)
         for (let sample = 0; sample < data.captions.length; sample++) {
-          need(scene, layer, sample);
-          await maps.get(`${scene}/${layer}/${sample}`);
+          need(checkpoint, layer, sample);
+          await maps.get(`${checkpoint}/${layer}/${sample}`);
         }
   }
 
@@ -403,22 +403,22 @@
     build();
     by("main").hidden = false;
     show();
-    await maps.get(`${chosen.scene}/${chosen.layer}/${chosen.sample}`);
+    await maps.get(`${chosen.checkpoint}/${chosen.layer}/${chosen.sample}`);
     show();
     listen();
     setTimeout(rest, 50);
   }
 
-  /** For tests and the curious: what is on the screen. */
+  /** For tests: the state on the screen. */
   window.sagan = {
     ready: start().catch(fail),
     state: () => ({
-      sample: shown.sample, scene: shown.scene, step: data.scenes[shown.scene].step, ...data.layers[shown.layer],
-      layer: shown.layer, query: shown.place, entropy: shown.entropy, distance: shown.distance,
-      idle: data.scenes[shown.scene].layers[shown.layer].idle, opacity: chosen.opacity, smooth: chosen.smooth, contrast: chosen.contrast,
+      sample: shown.sample, checkpoint: shown.checkpoint, step: data.checkpoints[shown.checkpoint].step, ...data.layers[shown.layer],
+      layer: shown.layer, query: shown.position, entropy: shown.entropy, distance: shown.distance,
+      idle: data.checkpoints[shown.checkpoint].layers[shown.layer].idle, opacity: chosen.opacity, smooth: chosen.smooth, contrast: chosen.contrast,
       pins: pins[shown.sample].map((pin) => ({ name: pin.name, colour: pin.colour[0], cell: cell(pin.at, data.layers[shown.layer].queries) })),
       playing: Boolean(playing), scheme: scheme(),
-      settled: ["sample", "layer", "scene", "at"].every((part) => shown[part] === chosen[part]),
+      settled: ["sample", "layer", "checkpoint", "at"].every((part) => shown[part] === chosen[part]),
     }),
     map: () => shown.row,
   };
