@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from sagan_cli.ablation.paired import compare
+from sagan_cli.ablation.statistics import compare
 
 OUT = Path(__file__).parent.parent / "docs" / "results" / "precision_quality.json"
 FASHION = "/usr/share/datasets/fashion-mnist"

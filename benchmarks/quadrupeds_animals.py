@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sagan_cli.quadrupeds.alone import SPLITS, draw_alone
-from sagan_cli.quadrupeds.animals import count_animals, places
+from sagan_cli.quadrupeds.animal_counter import count_animals, horizontal_positions
+from sagan_cli.quadrupeds.single_animal import SPLITS, draw_alone
 
 SEED = 77_002
 NOISE = 0.04
@@ -66,7 +66,7 @@ def drawn_by(run: Path, count: int) -> Pixels:
 def told(pictures: Pixels) -> dict[str, Any]:
     """Shares of pictures with none, one, and more animals, and how far the lone ones move about, in heights."""
     counts = count_animals(pictures)
-    lone = places(pictures[counts == 1])
+    lone = horizontal_positions(pictures[counts == 1])
     shares = {"none": counts == 0, "one": counts == 1, "more": counts > 1}
     return {name: float(np.mean(which)) for name, which in shares.items()} | {
         "place_deviation": float(lone.std()) if len(lone) else None

@@ -1,4 +1,4 @@
-"""What `sagan ablate --plan` prints: the twins, their parameters, and how long they would take."""
+"""`sagan ablate --plan`: the runs, their parameters and the estimated training time."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ from sagan_cli import console
 from sagan_cli.runs import Run
 
 if TYPE_CHECKING:
-    from sagan_cli.ablation.twins import Twin
+    from sagan_cli.ablation.trials import Trial
     from sagan_cli.config.resolve import Resolved
     from sagan_cli.engine.runtime import Runtime
 
 
-def show_plan(
-    resolved: Resolved,
-    twins: list[Twin],
-    folder: Path,
-    runtime: Runtime,
-    json_: bool,
-) -> None:
-    """The plan on stdout, as text or JSON; nothing is written."""
-    from sagan_cli.ablation.twins import parameters, seconds_per_step, steps_done
+def print_plan(resolved: Resolved, trials: list[Trial], folder: Path, runtime: Runtime, json_: bool) -> None:
+    """Print the plan to stdout as a table or JSON; write nothing."""
+    from sagan_cli.ablation.trials import parameters, seconds_per_step, steps_done
 
     config = resolved.config
     rows: list[dict[str, Any]] = []
-    for variant in dict.fromkeys(t.variant for t in twins):
-        own = [t for t in twins if t.variant == variant]
+    for variant in dict.fromkeys(t.variant for t in trials):
+        own = [t for t in trials if t.variant == variant]
         settings = own[0].resolved(resolved).config
         shape = own[0].spec
         g, d = parameters(config.model.arch, shape)
@@ -44,11 +38,11 @@ def show_plan(
         console.emit_json({"out": str(folder), "steps": config.train.steps, "twins": rows, "seconds_left": total})
         return
     console.result(_table(rows))
-    console.note(f"{len(twins)} runs under {folder}; about {console.clock(total)} of training on {runtime.device}")
+    console.note(f"{len(trials)} runs under {folder}; about {console.clock(total)} of training on {runtime.device}")
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a row per variant."""
+    """Return a Markdown table with one row per variant."""
     lines = ["| attention | G | D | runs | steps left | ms/step | time |", "|---" * 7 + "|"]
     lines += [
         f"| {r['variant']} | {r['g_parameters']:,} | {r['d_parameters']:,} | {r['runs']} | {r['steps_left']:,} | "

@@ -1,4 +1,4 @@
-"""What `sagan ablate --attn` names: the twins, each by what stands where attention could. No torch."""
+"""Variants of attention, as `sagan ablate --attn` names them; imports no torch."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ FORMS_OF_NAME = (
 
 @dataclass(frozen=True)
 class Variant:
-    """One twin: what differs between it and the others."""
+    """A kind of attention block and the feature maps that have it."""
 
     name: str
-    """As it is written, at its shortest: `16` and not `official@16` where official is the networks' own."""
+    """Shortest notation: `16`, not `official@16`, if official is the default block."""
     attention: str
-    """A value of `--attention`; what stands at the sides."""
+    """A value of `--attention`."""
     sides: tuple[int, ...] | None
-    """Longer sides of feature maps, smallest first; () is none, None the architecture's own place."""
+    """Longer sides of feature maps, ascending; () is no attention, None the default maps of the architecture."""
 
 
 def parse_variants(text: str, own: str = "official") -> tuple[Variant, ...]:
-    """The variants of a comma list, in its order, their sides not yet held against a picture size.
+    """Parse a comma-separated list of variants; `require_maps` checks their sides against an image size.
 
     Args:
-        own: the reading of the block that the networks come with, which a side alone means.
+        own: kind of a variant that names only sides.
 
     Raises:
-        UsageError: a word that names none, an empty list, or the same twin twice.
+        UsageError: an unknown variant, an empty list, or the same variant twice.
     """
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     if not words:
-        raise UsageError(f"--attn: names no variant; write {FORMS_OF_NAME}")
+        raise UsageError(f"--attn: no variant; write {FORMS_OF_NAME}")
     found = tuple(_variant(word, own) for word in words)
     _require_different(found)
     return found
 
 
 def require_maps(variants: tuple[Variant, ...], height: int, width: int) -> None:
-    """Refuse a side that pictures of this size do not have, whatever the architecture.
+    """Check that images of this size have the feature maps of all variants.
 
     Raises:
-        UsageError: naming the maps that there are.
+        UsageError: a map that does not exist; the message lists those that do.
     """
     sites = geometry(height, width).attention_sites()
     size = str(height) if height == width else f"{height}x{width}"
@@ -56,7 +56,7 @@ def require_maps(variants: tuple[Variant, ...], height: int, width: int) -> None
     for variant in variants:
         for side in variant.sides or ():
             if side not in sites:
-                raise UsageError(f"--attn {variant.name}: pictures of {size} have feature maps {legal}, and no {side}")
+                raise UsageError(f"--attn {variant.name}: images of {size} have feature maps {legal}, not {side}")
 
 
 def _variant(word: str, own: str) -> Variant:
@@ -73,7 +73,7 @@ def _variant(word: str, own: str) -> Variant:
     if known and all(part.isdecimal() and int(part) for part in places.split("+")):
         sides = sorted(int(part) for part in places.split("+"))
         if len(set(sides)) < len(sides):
-            raise UsageError(f"--attn {word}: the same map twice")
+            raise UsageError(f"--attn {word}: names a map twice")
         where = "+".join(map(str, sides))
         return Variant(where if kind == own else f"{kind}@{where}", kind, tuple(sides))
     near = closest(kind, KINDS) if at and not known else closest(word, (NONE, *KINDS))
@@ -85,5 +85,5 @@ def _require_different(variants: tuple[Variant, ...]) -> None:
     for variant in variants:
         key = variant.attention, variant.sides
         if key in seen:
-            raise UsageError(f"--attn: {seen[key]} and {variant.name} are the same twin; leave one of them out")
+            raise UsageError(f"--attn: {seen[key]} and {variant.name} are the same variant; remove one of them")
         seen[key] = variant.name

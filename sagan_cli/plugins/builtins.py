@@ -36,7 +36,7 @@ _TORCHVISION = "sagan_cli.data.sources.torchvision_sets"
 BUILTINS: dict[str, list[BuiltIn]] = {
     "datasets": [
         BuiltIn("quadrupeds", "sagan_cli.quadrupeds:build", "four-legged animals, drawn; the default"),
-        BuiltIn("quadrupeds-alone", "sagan_cli.quadrupeds.alone:build", "one animal in a wide picture, drawn"),
+        BuiltIn("quadrupeds-alone", "sagan_cli.quadrupeds.single_animal:build", "one animal in a wide image, drawn"),
         BuiltIn("cifar10", f"{_TORCHVISION}:cifar10", "CIFAR-10, 10 classes, 32x32"),
         BuiltIn("fashion-mnist", f"{_TORCHVISION}:fashion_mnist", "Fashion-MNIST, 10 classes, 28x28 grey"),
         BuiltIn("mnist", f"{_TORCHVISION}:mnist", "MNIST digits, 10 classes, 28x28 grey"),

@@ -1,4 +1,4 @@
-"""quadrupeds, the embedded default data set: drawn animals on four legs, and a checker that counts the legs."""
+"""The embedded default dataset `quadrupeds`: drawn animals with four legs, and a counter of their legs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from sagan_cli.errors import UsageError
-from sagan_cli.quadrupeds.draw import draw
-from sagan_cli.quadrupeds.legs import count_legs, count_legs_batch
+from sagan_cli.quadrupeds.leg_counter import count_legs, count_legs_batch
+from sagan_cli.quadrupeds.render import draw
 from sagan_cli.quadrupeds.species import CLASS_NAMES
 
 VERSION = 1
-"""Raised with every change to any picture, so that no stale pack is used."""
+"""Part of the fingerprint; raise it with every change of any image, so that no old pack is used."""
 SPLITS = {"train": (0, 20_000), "test": (1, 10_000)}
-"""Split -> (seed, number of pictures): different seeds share no picture."""
+"""Split -> (seed, number of images); different seeds share no image."""
 
 
 class Quadrupeds:
-    """A numbered series of drawn animals; keeps `sagan_cli.contracts.Dataset`.
+    """A series of drawn images; implements `sagan_cli.contracts.Dataset`.
 
-    Picture and label are pure functions of (seed, index, size); labels go round the classes in turn.
+    Image and label are pure functions of (seed, index, size). Labels cycle through the classes.
     """
 
     name, version = "quadrupeds", VERSION
@@ -33,46 +33,41 @@ class Quadrupeds:
         return self.count
 
     def fingerprint(self) -> str:
-        """Names everything a picture depends on."""
+        """Return a text of everything that an image depends on."""
         return f"{self.name}-v{self.version}-seed{self.seed}-count{self.count}-{self.height}x{self.width}"
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Picture `index` as uint8 (height, width, 3), and its label.
+        """Return image `index`, uint8 (height, width, 3), and its label.
 
         Raises:
             IndexError: index outside 0..len-1.
         """
         if not 0 <= index < self.count:
-            raise IndexError(f"picture {index} of {self.count}")
-        return self.picture(index), index % len(CLASS_NAMES)
+            raise IndexError(f"image {index} of {self.count}")
+        return self.image(index), index % len(CLASS_NAMES)
 
-    def picture(self, index: int) -> np.ndarray:
-        """Picture `index`, drawn."""
+    def image(self, index: int) -> np.ndarray:
+        """Draw image `index`: uint8 (height, width, 3)."""
         return draw(self.seed, index, self.height, self.width)
 
 
-class _Factory:
-    """A `sagan_cli.contracts.DatasetFactory`: a callable that carries the size these pictures are made for."""
+def build(root: Path, *, split: str, height: int, width: int) -> Quadrupeds:
+    """Return the images of a split, drawn at height x width; `root` is not used.
 
-    native_size = 32
-
-    def __call__(self, root: Path, *, split: str, height: int, width: int) -> Quadrupeds:
-        """The pictures of a split, drawn at height x width; `root` is not used, nothing is read or written.
-
-        Raises:
-            UsageError: a split other than "train" and "test".
-        """
-        if split not in SPLITS:
-            raise UsageError(f"--split {split}: quadrupeds has the splits {' and '.join(SPLITS)}")
-        seed, count = SPLITS[split]
-        return Quadrupeds(height, width, seed, count)
-
-    @staticmethod
-    def structure(pictures: np.ndarray) -> np.ndarray:
-        """Which pictures show an animal on exactly four legs: uint8 (N, H, W, 3) -> bool (N,)."""
-        return np.asarray(count_legs_batch(pictures) == 4)
+    Raises:
+        UsageError: unknown split.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"--split {split}: quadrupeds has the splits {' and '.join(SPLITS)}")
+    return Quadrupeds(height, width, *SPLITS[split])
 
 
-build = _Factory()
+def four_legs(images: np.ndarray) -> np.ndarray:
+    """Return which images show an animal with exactly four legs: uint8 (N, H, W, 3) -> bool (N,)."""
+    return np.asarray(count_legs_batch(images) == 4)
+
+
+build.native_size = 32  # type: ignore[attr-defined]
+build.structure = four_legs  # type: ignore[attr-defined]
 
 __all__ = ["CLASS_NAMES", "Quadrupeds", "build", "count_legs", "count_legs_batch", "draw"]

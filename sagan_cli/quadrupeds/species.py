@@ -1,11 +1,11 @@
-"""The six animals: one row of measures and coats each, and the ears, horns and tails that tell them apart."""
+"""The six species: proportions and coats, and functions that add ears, horns and tails."""
 
 from __future__ import annotations
 
 import math
 
-from sagan_cli.quadrupeds.anatomy import Coat, Figure, Part, Species
 from sagan_cli.quadrupeds.shapes import Colour, Dice, Stroke
+from sagan_cli.quadrupeds.skeleton import Coat, Figure, Part, Species
 
 CREAM: Colour = (0.98, 0.90, 0.74)
 BARK: Colour = (0.30, 0.16, 0.10)
@@ -73,7 +73,7 @@ CLASS_NAMES = tuple(s.name for s in SPECIES)
 
 
 def add_features(figure: Figure, dice: Dice) -> None:
-    """Ears, horns, tail, mane, trunk and eye of the figure's species; the tail always ends above the lower legs."""
+    """Add ears, horns, tail, mane, trunk and eye of the species; tails end above the lower legs."""
     swish = dice.between(-0.03, 0.05)
     _BUILDERS[figure.species.name](figure, swish)
     (px, py), (nx, ny) = figure.poll, figure.nose
@@ -98,7 +98,7 @@ def _cow(f: Figure, swish: float) -> None:
 
 def _elephant(f: Figure, swish: float) -> None:
     nx, ny = f.nose
-    # The trunk curls up before it reaches the height of the legs, or it would be a fifth one.
+    # The trunk curls up above the height of the legs; otherwise it would count as a leg.
     trunk = [
         (nx, ny, 0.062, nx + 0.06, ny - 0.085, 0.042),
         (nx + 0.06, ny - 0.085, 0.042, nx + 0.115, ny - 0.115, 0.032),
@@ -142,7 +142,7 @@ def _giraffe(f: Figure, swish: float) -> None:
 def _sheep(f: Figure, swish: float) -> None:
     (px, py), (nx, ny) = f.poll, f.nose
     s = f.species
-    # Tufts around the back and belly give the outline its curls; none hangs below the belly's lowest point.
+    # Tufts around the back and belly, none below the belly's lowest point.
     radius, centre = s.rump, (0.0, s.leg + s.rump)
     for k in range(11):
         angle = math.pi * (-0.12 + 1.24 * k / 10)
@@ -170,7 +170,7 @@ _BUILDERS = {"cow": _cow, "elephant": _elephant, "fox": _fox, "giraffe": _giraff
 
 
 def _rope_tail(f: Figure, swish: float, tuft: Colour, lift: float) -> None:
-    """A thin tail with a tuft, held out from the rump so that it is no leg."""
+    """Add a thin tail with a tuft, away from the rump so that it does not count as a leg."""
     s = f.species
     x, y = -s.half - 0.9 * s.rump, s.leg + 1.35 * s.rump
     end = (x - 0.075 - swish, max(s.leg + 0.03, y - 0.14) + lift)

@@ -1,4 +1,4 @@
-"""`sagan ablate`: twins trained alike, the intervals that judge them, and the words of the verdict."""
+"""`sagan ablate`: runs that differ in attention only, intervals of their differences, and verdicts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from PIL import Image
 from support.cli import fails, ok, sagan
 from support.idx_files import idx_folder, picture_folder
 
-from sagan_cli.ablation import measures as twin_measures
-from sagan_cli.ablation import output as ablate_output
-from sagan_cli.ablation import twins as ablation
+from sagan_cli.ablation import measures, report, trials
 from sagan_cli.ablation.curves import Bar, Panel, curves
-from sagan_cli.ablation.paired import Comparison, compare, t_interval, t_quantile, wilson
-from sagan_cli.ablation.twins import parameters, spec_of, specs_of
+from sagan_cli.ablation.statistics import Comparison, compare, t_interval, t_quantile, wilson
+from sagan_cli.ablation.trials import parameters, spec_of, specs_of
 from sagan_cli.ablation.variants import parse_variants
 from sagan_cli.attention.plotting import encode
 from sagan_cli.config.schema import Config, ModelConfig
@@ -81,7 +79,7 @@ def test_two_variants_and_two_seeds_from_end_to_end(
     assert result["verdicts"][0]["sentence"].encode() in done.stderr
     text = (tmp_path / "a/ablation.md").read_text()
     assert result["verdicts"][0]["sentence"] in text
-    assert ablate_output.table(result["variants"]) in text
+    assert report.table(result["variants"]) in text
     figure = Image.open(tmp_path / "a/ablation.png")
     assert figure.width > 400
     assert len(figure.getcolors(1 << 20) or []) > 10
@@ -93,11 +91,11 @@ def test_two_variants_and_two_seeds_from_end_to_end(
     before = checkpoints(tmp_path / "a")
     assert len(before) == 8
     with monkeypatch.context() as patch:
-        patch.setattr(ablation, "train", never)
-        patch.setattr(twin_measures, "score_generator", never)
-        patch.setattr(twin_measures, "pictures", never)
+        patch.setattr(trials, "train", never)
+        patch.setattr(measures, "score_generator", never)
+        patch.setattr(measures, "pictures", never)
         begun = time.monotonic()
-        assert ok(*flags, "-q", cwd=tmp_path).decode().rstrip("\n") == ablate_output.table(result["variants"])
+        assert ok(*flags, "-q", cwd=tmp_path).decode().rstrip("\n") == report.table(result["variants"])
         assert time.monotonic() - begun < 10
     assert checkpoints(tmp_path / "a") == before
 
@@ -108,7 +106,7 @@ def test_two_variants_and_two_seeds_from_end_to_end(
     assert "--width 2, not 4" in fails(2, *flags, "--steps", 3, "--width", 4, cwd=tmp_path)
 
 
-def test_twins_differ_in_attention_alone(data: Path, tmp_path: Path) -> None:
+def test_runs_differ_in_attention_alone(data: Path, tmp_path: Path) -> None:
     ok(*tiny(data, "--attn", "8", "--seeds", 1, "--steps", 2, "--out", "a"), *WITHOUT_FID, cwd=tmp_path)
     flags = ("--latent", 4, "--attn-at", 8, "--seed", 0, "--steps", 2, "--out", "b")
     ok("train", "--data", data, *TINY, *flags, cwd=tmp_path)
@@ -125,7 +123,7 @@ def test_an_interrupted_ablation_goes_on_and_ends_with_the_same_bits(
 
     def interrupt(*_: object) -> None:
         calls.append(1)
-        if len(calls) == 4:  # the first step of the second twin
+        if len(calls) == 4:  # the first step of the second run
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
@@ -133,7 +131,7 @@ def test_an_interrupted_ablation_goes_on_and_ends_with_the_same_bits(
         done = sagan(*flags, "--out", "parts", cwd=tmp_path)
     assert done.returncode == 130
     assert done.stdout == b""
-    assert b"the same command goes on" in done.stderr
+    assert b"the same command resumes" in done.stderr
     assert sorted(checkpoints(tmp_path / "parts")) == [
         f"{run}/checkpoints/{step}/{kind}.safetensors"
         for run, step in (("attn-8-seed0", "00000001"), ("attn-none-seed0", "00000003"))
@@ -188,18 +186,18 @@ def test_the_plan_trains_and_writes_nothing(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attn", "complaint"),
     [
-        ("9", "--attn 9: pictures of 16 have feature maps 8, and no 9"),
-        ("none,8+9", "--attn 8+9: pictures of 16 have feature maps 8, and no 9"),
+        ("9", "--attn 9: images of 16 have feature maps 8, not 9"),
+        ("none,8+9", "--attn 8+9: images of 16 have feature maps 8, not 9"),
         ("foo@16", "--attn foo@16: no such variant; write none, auto, a side"),
         ("papr@8", "--attn papr@8: no such variant (did you mean 'paper'?)"),
         ("residul", "--attn residul: no such variant (did you mean 'residual'?)"),
-        ("8+8", "--attn 8+8: the same map twice"),
+        ("8+8", "--attn 8+8: names a map twice"),
         ("paper@", "--attn paper@: no such variant"),
         ("none@8", "--attn none@8: no such variant"),
         ("0", "--attn 0: no such variant"),
-        (" , ", "--attn: names no variant"),
-        ("8,official@8", "--attn: 8 and 8 are the same twin"),
-        ("residual,residual@8", "--attn: residual and residual@8 are the same twin"),
+        (" , ", "--attn: no variant"),
+        ("8,official@8", "--attn: 8 and 8 are the same variant"),
+        ("residual,residual@8", "--attn: residual and residual@8 are the same variant"),
     ],
 )
 def test_wrong_variants_are_named(attn: str, complaint: str, data: Path, tmp_path: Path) -> None:
@@ -210,13 +208,13 @@ def test_wrong_variants_are_named(attn: str, complaint: str, data: Path, tmp_pat
 def test_other_refusals_name_the_flag(data: Path, tmp_path: Path) -> None:
     assert "--extractor clasifier" in fails(2, *tiny(data, "--attn", "none", "--extractor", "clasifier"), cwd=tmp_path)
     own = ("--set", "model.attn_at=8")
-    assert "--set model.attn_at: here --attn says it" in fails(2, *tiny(data, "--attn", "none", *own), cwd=tmp_path)
+    assert "--set model.attn_at: is set by --attn here" in fails(2, *tiny(data, "--attn", "none", *own), cwd=tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").write_text("{}")
     assert "--out run: is a single run" in fails(2, *tiny(data, "--attn", "none", "--out", "run"), cwd=tmp_path)
 
 
-def test_the_port_is_held_against_its_own_twins(data: Path, tmp_path: Path) -> None:
+def test_the_port_is_compared_with_its_own_controls(data: Path, tmp_path: Path) -> None:
     flags = tiny(data, "--system", "port", "--seeds", 1, "--steps", 1, *WITHOUT_FID, "--out", "a")
     flags = (*flags, "--size", 32)
     result = json.loads(ok(*flags, "--json", cwd=tmp_path))
@@ -226,7 +224,7 @@ def test_the_port_is_held_against_its_own_twins(data: Path, tmp_path: Path) -> N
     assert [rows[name]["sides"] for name in rows] == [[], [16], [16]]
     assert set(rows["port"]["gamma"]) == {"G16", "D4"}, "the published stages"
     assert rows["none"]["g_parameters"] < rows["port"]["g_parameters"]
-    # Attention is held against the control, which stands at the same stages.
+    # Attention is compared with the control at the same stages.
     assert ("port", "residual") in {(v["variant"], v["against"]) for v in result["verdicts"]}
     records = {name: json.loads((tmp_path / f"a/attn-{name}-seed0/run.json").read_text()) for name in rows}
     assert {name: r["config"]["model"]["attn_at"] for name, r in records.items()} == {
@@ -235,7 +233,7 @@ def test_the_port_is_held_against_its_own_twins(data: Path, tmp_path: Path) -> N
     assert records["port"]["model"]["options"] == {"attention": "port", "places": "published"}
     assert records["residual"]["config"]["train"]["beta1"] == 0.0
     assert b"system      port\n" in ok("info", "a/attn-port-seed0", cwd=tmp_path)
-    # Such a twin is the run that the system trains, and goes on as one.
+    # Such a run equals the run that the system trains, and resumes as one.
     ok("train", "--resume", "a/attn-port-seed0", "--steps", 2, cwd=tmp_path)
     with_train = ("--system", "port", "--size", 32, "--latent", 4, "--width", 2, "--batch", 4, "--device", "cpu")
     ok("train", "--data", data, *with_train, "--steps", 2, "--out", "b", cwd=tmp_path)
@@ -247,10 +245,14 @@ def test_the_port_is_held_against_its_own_twins(data: Path, tmp_path: Path) -> N
     ("base", "attn", "complaint"),
     [
         (("--arch", "dcgan"), "none,8", "--attn 8: --attn-at 8: architecture 'dcgan' has no attention"),
-        (("--arch", "dcgan"), "none,auto", "--attn auto: architecture 'dcgan' has no default place in pictures of 16"),
+        (
+            ("--arch", "dcgan"),
+            "none,auto",
+            "--attn auto: architecture 'dcgan' has no default map for images of 16",
+        ),
         (("--arch", "dcgan"), "paper@8", "--attn paper@8: --attention paper: architecture 'dcgan' has no such option"),
-        (("--system", "cifar"), "none,9", "--attn 9: pictures of 16 have feature maps 8, and no 9"),
-        (("--system", "cifar"), "auto,8", "--attn: official and 8 are the same twin"),
+        (("--system", "cifar"), "none,9", "--attn 9: images of 16 have feature maps 8, not 9"),
+        (("--system", "cifar"), "auto,8", "--attn: official and 8 are the same variant"),
         (("--system", "papr"), "none", "--system papr: no such system (did you mean 'paper'?)"),
         (("--arch", "sagan-dcgn"), "none", "--arch sagan-dcgn: no such architecture (did you mean 'sagan-dcgan'?)"),
     ],
@@ -262,7 +264,7 @@ def test_what_an_architecture_cannot_do_is_said_before_anything_is_trained(
     assert not list(tmp_path.iterdir())
 
 
-def test_every_architecture_has_its_twin_without_attention(data: Path, tmp_path: Path) -> None:
+def test_every_architecture_has_a_variant_without_attention(data: Path, tmp_path: Path) -> None:
     for arch in ("dcgan", "sagan-tutorial", "sagan-cifar"):
         plan = json.loads(ok(*tiny(data, "--arch", arch, "--attn", "none", "--plan", "--json"), cwd=tmp_path))
         assert [t["sides"] for t in plan["twins"]] == [[]]
@@ -278,7 +280,7 @@ def test_variants_have_one_name_each() -> None:
         ("residual", "residual", (32,)), ("paper@16", "paper", (16,)), ("nonlocal", "nonlocal", (32,)),
     ]  # fmt: skip
     assert [spec.options["attention"] for spec in found.values()] == [v.attention for v in found]
-    with pytest.raises(UsageError, match=r"^--attn residual: architecture 'sagan' has no default place in .* 12x68;"):
+    with pytest.raises(UsageError, match=r"^--attn residual: architecture 'sagan' has no default map for .* 12x68;"):
         specs_of(parse_variants("residual"), ModelSpec(12, 68), Config())
 
 
@@ -374,10 +376,10 @@ def rows(
 
 def sentences(*found: list[dict[str, Any]]) -> dict[tuple[str, str, str], tuple[str, str]]:
     runs = [row for some in found for row in some]
-    variants = ablate_output.summary(list(dict.fromkeys(r["variant"] for r in runs)), runs)
+    variants = report.summary(list(dict.fromkeys(r["variant"] for r in runs)), runs)
     return {
         (v["variant"], v["against"], v["measure"]): (v["verdict"], v["sentence"])
-        for v in ablate_output.verdicts(variants, runs)
+        for v in report.verdicts(variants, runs)
     }
 
 
@@ -393,43 +395,43 @@ def test_verdicts_on_equal_and_on_clearly_different_numbers() -> None:
     assert text == "16 against none, FID: better by 10.2 (interval 9.45 to 10.9)"
     verdict, text = said["16", "none", "structure"]
     assert verdict == "better"
-    assert text.startswith("16 against none, built right: better by 40.0 points (interval 37.5 to 42.5)")
+    assert text.startswith("16 against none, correct images: better by 40.0 points (interval 37.5 to 42.5)")
     assert text.endswith("pooled over seeds 90.0% (86.1% to 92.9%) and 50.0% (44.4% to 55.6%), which do not overlap")
     assert said["8", "none", "fid"][0] == "worse"
     assert "worse by 10.2 (interval 9.45 to 10.9)" in said["8", "none", "fid"][1]
     verdict, text = said["8", "none", "structure"]
     assert verdict == "noise"
-    assert "the difference lies inside the noise of 3 seeds (+0.0 points, interval 0.0 to 0.0)" in text
+    assert "the difference is within the noise of 3 seeds (+0.0 points, interval 0.0 to 0.0)" in text
     assert "which overlap" in text
     assert said["residual", "none", "fid"][0] == "noise"
-    assert "inside the noise of 3 seeds (0, interval -2.48 to 2.48)" in said["residual", "none", "fid"][1].replace(
+    assert "within the noise of 3 seeds (0, interval -2.48 to 2.48)" in said["residual", "none", "fid"][1].replace(
         "+0", "0"
     )
-    # Attention is held against the control of as many weights at its own place only.
+    # Attention is compared with the control at the same map only.
     assert ("16", "residual", "fid") in said
     assert ("8", "residual", "fid") not in said
 
 
 def test_one_seed_gives_no_verdict_and_no_baseline_says_so() -> None:
     said = sentences(rows("none", [], [30.0]), rows("16", [16], [20.0]))
-    assert said["16", "none", "fid"] == ("unknown", "16 against none, FID: -10 in one seed, whose noise is not known")
+    assert said["16", "none", "fid"] == ("unknown", "16 against none, FID: -10 with one seed, so its noise is unknown")
     assert sentences(rows("16", [16], [20.0])) == {}
-    assert ablate_output.outcome(Comparison(1.0, (0.5, 1.5), 3), "spread") == "more"
-    assert ablate_output.outcome(Comparison(-1.0, (-1.5, -0.5), 3), "spread") == "less"
+    assert report.outcome(Comparison(1.0, (0.5, 1.5), 3), "spread") == "more"
+    assert report.outcome(Comparison(-1.0, (-1.5, -0.5), 3), "spread") == "less"
 
 
 def test_diversity_tells_collapse_from_variety() -> None:
     rng = np.random.default_rng(0)
-    real = {0: twin_measures.spread_of(rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8))}
-    alike = twin_measures.spread_of(np.repeat(rng.integers(0, 255, (1, 16, 16, 3), dtype=np.uint8), 40, axis=0))
-    assert twin_measures.relative({0: alike}, real) == {"spread": 0.0, "distinct": 0.0}
-    other = twin_measures.spread_of(rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8))
-    found = twin_measures.relative({0: other}, real)
+    real = {0: measures.spread_of(rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8))}
+    alike = measures.spread_of(np.repeat(rng.integers(0, 255, (1, 16, 16, 3), dtype=np.uint8), 40, axis=0))
+    assert measures.relative({0: alike}, real) == {"spread": 0.0, "distinct": 0.0}
+    other = measures.spread_of(rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8))
+    found = measures.relative({0: other}, real)
     assert found["spread"] == pytest.approx(1, abs=0.02)
     assert found["distinct"] > 0.8
     twice = np.repeat(rng.integers(0, 255, (20, 16, 16, 3), dtype=np.uint8), 2, axis=0)
-    assert twin_measures.relative({0: twin_measures.spread_of(twice)}, real)["distinct"] == 0.0
-    assert twin_measures.relative({0: twin_measures.spread_of(twice[:1])}, real) == {}
+    assert measures.relative({0: measures.spread_of(twice)}, real)["distinct"] == 0.0
+    assert measures.relative({0: measures.spread_of(twice[:1])}, real) == {}
 
 
 def test_the_figure_shows_every_seed_and_names_every_variant() -> None:

@@ -70,7 +70,7 @@ def test_fingerprint_tells_sizes_seeds_and_counts_apart():
 def test_bad_requests_are_named():
     with pytest.raises(UsageError, match=r"--split valid: .* train and test"):
         opened("valid")
-    with pytest.raises(IndexError, match="picture 20000 of 20000"):
+    with pytest.raises(IndexError, match="image 20000 of 20000"):
         opened().read(20_000)
     for seed, index in ((-1, 0), (0, -1), (1 << 64, 0)):
         with pytest.raises(ValueError, match="between 0 and"):

@@ -1,7 +1,7 @@
-"""The skeletons: from a species and a roll of the dice to the strokes of one animal.
+"""Skeletons: the strokes of one animal from its species and random numbers.
 
-Animal coordinates: x forward, y up, (0, 0) on the ground below the middle of the body, in units of the picture's
-shorter side at scale 1. Which way the animal faces and where it stands is `draw`'s business.
+Animal coordinates: x forward, y up, origin on the ground below the middle of the body, in units of the image's shorter
+side at scale 1. `render` applies direction and position.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Literal
 
 from sagan_cli.quadrupeds.shapes import Colour, Dice, Stroke
 
-Point = tuple[float, float]
+XY = tuple[float, float]
 MIN_STRIDE = 0.138
-"""Least distance between two feet of a pair: at 32 pixels a leg of 2 and a gap of 2 pixels still fit."""
+"""Minimum distance between the feet of a pair: at 32 pixels, a leg of 2 pixels and a gap of 2 pixels."""
 
 
 @dataclass(frozen=True)
 class Coat:
-    """The colours of one variety of a species. All are warm: red is clearly above the mean of green and blue."""
+    """Colours of one variety of a species. All are warm: red is well above the mean of green and blue."""
 
     base: Colour
     mark: Colour
@@ -32,7 +32,7 @@ class Coat:
 
 @dataclass(frozen=True)
 class Species:
-    """One kind of animal. Lengths as in the module's coordinates."""
+    """Proportions and colours of one species, in animal coordinates."""
 
     name: str
     coats: tuple[Coat, ...]
@@ -46,9 +46,9 @@ class Species:
     chest: float
     """Radius of the front body."""
     neck: tuple[float, float, float, float]
-    """To the poll from the shoulder (dx, dy), and the two radii."""
+    """Offset from shoulder to poll (dx, dy), and the two radii."""
     head: tuple[float, float, float, float]
-    """To the nose from the poll (dx, dy), and the two radii."""
+    """Offset from poll to nose (dx, dy), and the two radii."""
     sock: float
     """Height of the socks as a share of `leg`."""
     hoof: float = 0.03
@@ -58,12 +58,12 @@ class Species:
     size: tuple[float, float] = (0.94, 1.04)
     """Range of the scale."""
     ahead: float = 0.0
-    """How far the middle of the whole silhouette lies before the middle of the body."""
+    """x of the middle of the whole silhouette."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Strokes of one colour; `inside` parts show only where the torso is."""
+    """Strokes of one colour; `inside` parts are clipped to the torso."""
 
     colour: Colour
     strokes: list[Stroke]
@@ -72,14 +72,14 @@ class Part:
 
 @dataclass
 class Figure:
-    """One animal in one pose, its parts in painting order."""
+    """One animal in one pose; parts are in painting order."""
 
     species: Species
     coat: Coat
     middle: float
     """Height of the body's axis."""
-    poll: Point
-    nose: Point
+    poll: XY
+    nose: XY
     near_legs: list[Stroke] = field(default_factory=list)
     far_legs: list[Stroke] = field(default_factory=list)
     torso: list[Stroke] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Figure:
 
 
 def pose(species: Species, dice: Dice) -> Figure:
-    """Body, neck and head. The legs come from `place_legs`, the ears, horns and tail from `add_features`."""
+    """Return a figure with body, neck and head. `place_legs` adds legs, `add_features` ears, horns and tail."""
     coat = species.coats[dice.pick(len(species.coats))]
     girth = dice.between(0.93, 1.06)
     s = replace(
@@ -109,7 +109,7 @@ def pose(species: Species, dice: Dice) -> Figure:
 
 
 def place_legs(figure: Figure, dice: Dice, count: int) -> None:
-    """Adds the legs: two pairs mid-stride whose feet never cross; `count` 3 leaves one out, 5 draws one more."""
+    """Add two pairs of legs whose feet never cross; `count` 3 omits one leg, 5 adds one."""
     s = figure.species
     hind, fore = (dice.between(s.stride, s.stride + 0.016) for _ in range(2))
     between = dice.between(s.stride + 0.025, s.stride + 0.07)
@@ -117,11 +117,11 @@ def place_legs(figure: Figure, dice: Dice, count: int) -> None:
     feet = [start, start + hind, start + hind + between, start + hind + between + fore]
     pairs = [sum(feet[:2]) / 2, sum(feet[2:]) / 2]
     far = {dice.pick(2), 2 + dice.pick(2)}
-    # Foot, hip, whether a hind leg, whether on the far side. The hips of a pair stand closer than its feet.
+    # Foot, hip, whether a hind leg, whether on the far side. The hips of a pair are closer than its feet.
     legs = [(x, 0.20 * pairs[i // 2] + 0.74 * x, i < 2, i in far) for i, x in enumerate(feet)]
     bend = dice.between(0.6, 1.2)
 
-    # The checker's test needs the same picture with one leg fewer or more; both choices are always rolled.
+    # Tests of the counter need the same image with one leg fewer or more, so both choices are always drawn.
     erased, at_front = dice.pick(4), dice.chance(0.5)
     if count == 3:
         del legs[erased]
@@ -134,7 +134,7 @@ def place_legs(figure: Figure, dice: Dice, count: int) -> None:
 
 
 def _leg(s: Species, foot: float, hip_x: float, hind: bool, far: bool, bend: float) -> list[Stroke]:
-    """Thigh and shin; hind legs have the hock bent backwards, and far legs stand a little higher in the picture."""
+    """Return thigh and shin; hind legs bend backwards, far legs are slightly higher in the image."""
     hip = (hip_x, s.leg + 0.35 * (s.rump if hind else s.chest))
     ground = s.shin + (0.008 if far else 0.0)
     knee = (0.72 * foot + 0.28 * hip[0] + (-0.012 if hind else 0.006) * bend, 0.55 * s.leg)
@@ -143,7 +143,7 @@ def _leg(s: Species, foot: float, hip_x: float, hind: bool, far: bool, bend: flo
 
 
 def _extra_leg(s: Species, feet: list[float], at_front: bool) -> list[Stroke]:
-    """A fifth leg before the chest or behind the rump, a stride from its neighbour, joined to the body high up."""
+    """Return a fifth leg in front of the chest or behind the rump, one stride from its neighbour."""
     if at_front:
         body, foot = (s.half, s.leg + 0.4 * s.chest), feet[3] + s.stride
     else:
@@ -152,7 +152,7 @@ def _extra_leg(s: Species, feet: list[float], at_front: bool) -> list[Stroke]:
     return [(*body, 1.4 * s.shin, *knee, 1.1 * s.shin), (*knee, 1.1 * s.shin, foot, s.shin, 0.96 * s.shin)]
 
 
-def _turn(origin: Point, step: Point, angle: float) -> Point:
-    """`origin` plus `step` turned by `angle` radians, nose up for positive ones."""
+def _turn(origin: XY, step: XY, angle: float) -> XY:
+    """Return `origin` plus `step` rotated by `angle` radians, counterclockwise."""
     c, sn = math.cos(angle), math.sin(angle)
     return origin[0] + c * step[0] - sn * step[1], origin[1] + sn * step[0] + c * step[1]

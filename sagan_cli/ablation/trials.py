@@ -1,6 +1,6 @@
-"""Twins: runs that differ in what stands where attention could, and in nothing else; trained, timed, counted.
+"""The runs of an ablation, one for each variant and seed: their settings, training and timing.
 
-Order of the pictures and latents are functions of (seed, step), so twins of one seed see the same of both.
+Images and latents are functions of (seed, step), so all variants of a seed are trained on the same ones.
 """
 
 from __future__ import annotations
@@ -30,58 +30,57 @@ from sagan_cli.objectives.objective import Objective
 from sagan_cli.ops.randomness import generator
 from sagan_cli.runs import Run, find_run, new_run, record_start
 
-WARM, MEASURED = 2, 4
-"""Steps that are taken before the clock starts, and steps that it times."""
+WARMUP_STEPS, TIMED_STEPS = 2, 4
 
 
 @dataclass(frozen=True)
-class Twin:
-    """One variant with one seed."""
+class Trial:
+    """A run of an ablation: one variant with one seed."""
 
     variant: Variant
     seed: int
     spec: ModelSpec
-    """The shape of its networks, as far as the settings tell; classes and channels are the pictures'."""
+    """Networks of the variant; channels and classes are those of the settings, not yet of the dataset."""
 
     def folder(self, parent: Path) -> Path:
-        """Its run directory: `attn-16-seed0`."""
+        """Return its run directory, as in `attn-16-seed0`."""
         return parent / f"attn-{self.variant.name}-seed{self.seed}"
 
     def resolved(self, base: Resolved) -> Resolved:
-        """The settings of its run: those of all twins, and its own three."""
+        """Return its settings: those of all trials with its own attention and seed."""
         arch, where = base.config.model.arch, ",".join(map(str, self.spec.attn_at)) or "none"
         if self.variant.sides is None:
-            # Where the architecture's own place is more than a list of sides, only `auto` says it.
-            said = replace(self.spec, options=_asked(self.variant, base.config))
-            where = where if settled(arch, said, auto=False) == self.spec else AUTO
+            # Published stages may not be expressible as a list of sides; then only `auto` reproduces them.
+            listed = replace(self.spec, options=_options(self.variant, base.config))
+            where = where if settled(arch, listed, auto=False) == self.spec else AUTO
         model = replace(base.config.model, attn_at=where, attention=self.variant.attention)
         config = replace(base.config, model=model, train=replace(base.config.train, seed=self.seed))
         own = ("model.attn_at", "model.attention", "train.seed")
         return Resolved(config, base.sources | dict.fromkeys(own, "sagan ablate"))
 
     def job(self, base: Job, config: Config) -> Job:
-        """The same pictures for its own networks."""
+        """Return the job with the networks of this variant."""
         return replace(
             base, config=config, spec=replace(base.spec, attn_at=self.spec.attn_at, options=self.spec.options)
         )
 
 
 def spec_of(base: ModelSpec, variant: Variant, config: Config) -> ModelSpec:
-    """The shape of a variant's networks, its place settled by the architecture.
+    """Return the specification of a variant's networks; the architecture resolves the default maps.
 
     Raises:
         UsageError, PluginError: as `jobs.settled`.
     """
     sides = default_attention(base.height, base.width) if variant.sides is None else variant.sides
-    spec = replace(base, attn_at=sides, options=_asked(variant, config))
+    spec = replace(base, attn_at=sides, options=_options(variant, config))
     return settled(config.model.arch, spec, auto=variant.sides is None)
 
 
 def specs_of(variants: Sequence[Variant], base: ModelSpec, config: Config) -> dict[Variant, ModelSpec]:
-    """The shape of each, which the architecture has agreed to build.
+    """Return the specifications of all variants, checked by building them on the meta device.
 
     Raises:
-        UsageError: in one line, the first variant that it refuses or has no place for, or two names for one twin.
+        UsageError: a variant that the architecture cannot build or has no default map for, or equal variants.
         PluginError: the plugin fails.
     """
     arch = config.model.arch
@@ -95,32 +94,32 @@ def specs_of(variants: Sequence[Variant], base: ModelSpec, config: Config) -> di
         if variant.sides is None and not spec.attn_at:
             size = str(base.height) if base.height == base.width else f"{base.height}x{base.width}"
             raise UsageError(
-                f"--attn {variant.name}: architecture '{arch}' has no default place in pictures of {size}; "
-                f"write {variant.name}@SIDE, or leave it out"
+                f"--attn {variant.name}: architecture '{arch}' has no default map for images of {size}; "
+                f"write {variant.name}@SIDE, or remove it"
             )
         for other, shape in found.items():
             if shape == spec:
-                raise UsageError(f"--attn: {other.name} and {variant.name} are the same twin; leave one of them out")
+                raise UsageError(f"--attn: {other.name} and {variant.name} are the same variant; remove one of them")
         found[variant] = spec
     return found
 
 
-def _asked(variant: Variant, config: Config) -> dict[str, Any]:
-    """The options of a variant's networks, as they are said."""
+def _options(variant: Variant, config: Config) -> dict[str, Any]:
+    """Return the options of a variant's networks before the architecture resolves them."""
     return replace(config.model, attention=variant.attention).spec_options()
 
 
 def steps_done(run: Run) -> int:
-    """The step of a run's newest checkpoint; 0 where there is none, or no run."""
+    """Return the step of a run's newest checkpoint; 0 without a checkpoint or run."""
     kept = run.checkpoint_steps()
     return int(kept[-1].name) if kept else 0
 
 
-def require_goes_on(resolved: Resolved, path: Path) -> None:
-    """Refuse a directory in which this twin cannot begin or go on, before anything is trained.
+def check_resumable(resolved: Resolved, path: Path) -> None:
+    """Check, before any training, that a run directory is absent or can be resumed with these settings.
 
     Raises:
-        UsageError: it holds something else, a run with other settings, or one that has gone further.
+        UsageError: it holds something else, a run with other settings, or one with more steps.
         SaganError: its run.json is damaged.
     """
     if find_run(resolved, out=path, resume=None, new=False) is None:
@@ -130,7 +129,7 @@ def require_goes_on(resolved: Resolved, path: Path) -> None:
         raise UsageError(f"{path} has {done} steps already: give --steps {done} or more, or another --out")
 
 
-def train_twin(
+def train_trial(
     resolved: Resolved,
     job: Job,
     path: Path,
@@ -138,17 +137,17 @@ def train_twin(
     should_stop: Callable[[], bool],
     warn: Callable[[str], None],
 ) -> Outcome | None:
-    """Begin or go on with a twin's run; None, and nothing touched, where it is finished.
+    """Train or resume a run; return None and change nothing if it is finished.
 
     Raises:
-        UsageError: as for `require_goes_on`.
-        SaganError: the pictures are no longer those that it began with, or training diverged.
+        UsageError: as for `check_resumable`.
+        SaganError: the dataset has changed since the run began, or training diverged.
     """
-    require_goes_on(resolved, path)
+    check_resumable(resolved, path)
     chosen = find_run(resolved, out=path, resume=None, new=False)
     before = (chosen.record if chosen else None) or {}
     if before and before.get("data", {}).get("digest") != job.pack.digest:
-        raise SaganError(f"{path}: the pictures have changed since this run began; choose another --out")
+        raise SaganError(f"{path}: the dataset has changed since this run began; choose another --out")
     steps = resolved.config.train.steps
     if chosen and before.get("status") == "finished" and before.get("step") == steps == steps_done(chosen.run):
         return None
@@ -166,30 +165,30 @@ def train_twin(
 
 
 def parameters(arch: str, spec: ModelSpec) -> tuple[int, int]:
-    """Trained numbers of G and D, counted on networks that take no memory."""
+    """Return the parameter counts of G and D, from networks on the meta device."""
     g, d = summarize(arch, spec)
     return g.parameters, d.parameters
 
 
 def seconds_per_step(config: Config, spec: ModelSpec, runtime: Runtime) -> float:
-    """Measure the wall time of a training step on random images: a few steps, nothing written."""
+    """Measure the wall time of a training step in seconds, over a few steps on random images."""
     cfg = config.train
     networks, ema = create_networks(config.model.arch, spec, cfg, runtime.device)
     objective = Objective.of(cfg)
     iterate = iteration(networks, objective, runtime, replace(cfg, graph="off"), lambda text: None)
-    inputs = StepInputs(objective, cfg, spec, RandomImages(spec, cfg.batch, runtime), runtime)
+    inputs = StepInputs(objective, cfg, spec, NoiseImages(spec, cfg.batch, runtime), runtime)
     begun = time.perf_counter()
-    for step in range(WARM + MEASURED):
+    for step in range(WARMUP_STEPS + TIMED_STEPS):
         statistics = iterate(inputs.at(step))
         ema.update(networks.generator, step)
-        statistics["g_loss"].item()  # waits for the device
-        if step + 1 == WARM:
+        statistics["g_loss"].item()  # synchronises with the device
+        if step + 1 == WARMUP_STEPS:
             begun = time.perf_counter()
-    return (time.perf_counter() - begun) / MEASURED
+    return (time.perf_counter() - begun) / TIMED_STEPS
 
 
-class RandomImages:
-    """Uniform noise in place of a dataset, the same at every update."""
+class NoiseImages:
+    """Uniform noise instead of a dataset, the same at every update."""
 
     def __init__(self, spec: ModelSpec, batch: int, runtime: Runtime) -> None:
         rng = generator(0, "timing")

@@ -1,31 +1,78 @@
-"""What an ablation came to: the object, the table, the figure's panels, and the verdict in plain words."""
+"""The report of an ablation: ablation.json, ablation.md with table and verdicts, and the panels of ablation.png."""
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from sagan_cli import __version__
+from sagan_cli.ablation.statistics import Comparison, compare, t_interval, wilson
+from sagan_cli.config.resolve import Resolved
+from sagan_cli.config.systems import named_in
+from sagan_cli.files import write_atomic
+
 if TYPE_CHECKING:
     from sagan_cli.ablation.curves import Panel
-    from sagan_cli.ablation.paired import Comparison
+    from sagan_cli.ablation.trials import Trial
+    from sagan_cli.engine.job import Job
 
-Row = Mapping[str, Any]
+Json = Mapping[str, Any]
 
 MEASURES: dict[str, tuple[str, int, bool]] = {
-    # name: title, which way is better (0: neither), whether it is a share
-    "structure": ("built right", 1, True), "fid": ("FID", -1, False),
+    # name: title; 1 if higher is better, -1 if lower is, 0 if neither; whether it is a share
+    "structure": ("correct images", 1, True), "fid": ("FID", -1, False),
     "spread": ("spread", 0, True),
-    "distinct": ("distinct samples", 0, True), "images_per_second": ("images/s in training", 0, False),
+    "distinct": ("distinct images", 0, True), "images_per_second": ("images/s in training", 0, False),
 }  # fmt: skip
+NO_BASELINE = "add none to --attn, the baseline of all comparisons"
 JUDGED = ("structure", "fid", "spread")
 DRAWN = ("structure", "fid", "spread")
 
 
-def summary(names: Sequence[str], runs: Sequence[Row]) -> list[dict[str, Any]]:
-    """One object per variant, in order: mean, least and largest of each measure over the seeds, and pooled shares."""
-    from sagan_cli.ablation.paired import t_interval, wilson
+def write_report(
+    resolved: Resolved, job: Job, trials: list[Trial], rows: list[dict[str, Any]], folder: Path, n: int, extractor: str
+) -> dict[str, Any]:
+    """Write ablation.json, ablation.md and ablation.png of the complete seeds; return the content of the first.
 
+    Args:
+        rows: one object per run, as ablation.json holds them under `runs`.
+        n: generated images per run.
+    """
+    from sagan_cli.ablation.curves import curves
+    from sagan_cli.attention.plotting import encode
+
+    cfg = resolved.config.train
+    names = list(dict.fromkeys(t.variant.name for t in trials))
+    variants = summary(names, rows)
+    result: dict[str, Any] = {
+        "kind": "ablation", "format": 1, "sagan": __version__, "command": shlex.join(["sagan", *sys.argv[1:]]),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"), "arch": resolved.config.model.arch,
+        "system": named_in(resolved.sources), "data": resolved.config.data.data, "data_digest": job.pack.digest,
+        "size": f"{job.spec.height}x{job.spec.width}", "steps": cfg.steps,
+        "batch": cfg.batch, "base_width": job.spec.base_width, "n": n, "extractor": extractor,
+        "seeds": list(dict.fromkeys(r["seed"] for r in rows)), "seeds_wanted": len({t.seed for t in trials}),
+        "variants": variants, "runs": rows, "verdicts": verdicts(variants, rows),
+    }  # fmt: skip
+    write_atomic(folder / "ablation.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(folder / "ablation.md", document(result).encode())
+    lines = [
+        f"{result['data']} at {result['size']}, {cfg.steps} steps of {cfg.batch}, {n} images per run; "
+        "dots: seeds, tick: mean"
+    ]
+    plot = curves(panels(variants, rows), title="Effect of attention", lines=lines)
+    about = {k: result[k] for k in ("command", "data", "data_digest", "size", "steps", "seeds")}
+    write_atomic(folder / "ablation.png", encode(plot, "png", about, scale=2))
+    return result
+
+
+def summary(names: Sequence[str], runs: Sequence[Json]) -> list[dict[str, Any]]:
+    """Return one object per variant: mean, minimum and maximum of each measure over the seeds, and pooled shares."""
     found = []
     for name in names:
         own = [run for run in runs if run["variant"] == name]
@@ -49,10 +96,8 @@ def summary(names: Sequence[str], runs: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
-def verdicts(variants: Sequence[Row], runs: Sequence[Row]) -> list[dict[str, Any]]:
-    """Each variant against `none`, and attention against the residual control at the same sides, by measure."""
-    from sagan_cli.ablation.paired import compare
-
+def verdicts(variants: Sequence[Json], runs: Sequence[Json]) -> list[dict[str, Any]]:
+    """Compare each variant with `none`, and attention with the residual control at the same maps, per measure."""
     found = []
     for variant in variants:
         for other in _opponents(variant, variants):
@@ -73,7 +118,7 @@ def verdicts(variants: Sequence[Row], runs: Sequence[Row]) -> list[dict[str, Any
 
 
 def outcome(compared: Comparison, measure: str) -> str:
-    """`better`, `worse`, `more`, `less`, `noise`, or `unknown` for a single seed."""
+    """Return `better`, `worse`, `more`, `less`, `noise` (not significant), or `unknown` for a single seed."""
     if compared.interval is None:
         return "unknown"
     if not compared.sign:
@@ -83,27 +128,27 @@ def outcome(compared: Comparison, measure: str) -> str:
     return words[0] if compared.sign * (way or 1) > 0 else words[1]
 
 
-def sentence(variant: Row, other: Row, measure: str, compared: Comparison) -> str:
-    """The verdict in words: by how much, or that nobody can tell."""
+def sentence(variant: Json, other: Json, measure: str, compared: Comparison) -> str:
+    """Return the verdict as a sentence."""
     title, way, share = MEASURES[measure]
     head = f"{variant['variant']} against {other['variant']}, {title}: "
     verdict, gain = outcome(compared, measure), compared.difference * (way or 1)
     tail = _pooled(variant, other) if measure == "structure" else ""
     if compared.interval is None:
-        return f"{head}{_signed(compared.difference, share)} in one seed, whose noise is not known{tail}"
+        return f"{head}{_signed(compared.difference, share)} with one seed, so its noise is unknown{tail}"
     low, high = sorted(end * (way or 1) for end in compared.interval)
     if verdict == "noise":
         reach = f"interval {_bound(compared.interval[0], share)} to {_bound(compared.interval[1], share)}"
         mean = _signed(compared.difference, share)
-        return f"{head}the difference lies inside the noise of {compared.seeds} seeds ({mean}, {reach}){tail}"
+        return f"{head}the difference is within the noise of {compared.seeds} seeds ({mean}, {reach}){tail}"
     if verdict in ("worse", "less"):
         gain, low, high = -gain, -high, -low
     unit = _amount(gain, share)
     return f"{head}{verdict} by {unit} (interval {_bound(low, share)} to {_bound(high, share)}){tail}"
 
 
-def table(variants: Sequence[Row]) -> str:
-    """Markdown: a row per variant."""
+def table(variants: Sequence[Json]) -> str:
+    """Return a Markdown table with one row per variant."""
     measures = [m for m in MEASURES if any(m in v["values"] for v in variants)]
     head = ["attention", "G", "D", *(MEASURES[m][0] for m in measures), "gamma", "strength"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -115,28 +160,28 @@ def table(variants: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def document(result: Row) -> str:
-    """The whole of `ablation.md`."""
+def document(result: Json) -> str:
+    """Return the text of `ablation.md`."""
     seeds = ", ".join(map(str, result["seeds"]))
-    said = [f"- {v['sentence']}" for v in result["verdicts"]]
+    sentences = [f"- {v['sentence']}" for v in result["verdicts"]]
     lines = [
-        "# Does attention pay?", "", f"    {result['command']}", "",
-        f"{result['data']} at {result['size']}, {result['steps']} steps of {result['batch']} pictures, seeds {seeds}; "
-        f"{result['n']} pictures of each run's moving average, the same seeds for all.", "",
+        "# Effect of attention", "", f"    {result['command']}", "",
+        f"{result['data']} at {result['size']}, {result['steps']} steps of {result['batch']} images, seeds {seeds}; "
+        f"{result['n']} images of each run's EMA, from the same seeds.", "",
         table(result["variants"]), "",
-        "Mean over the seeds, and in brackets the least and the largest. For the share built right the brackets hold "
-        "the Wilson 95 % interval of all seeds' pictures together, which knows the noise of drawing and not that of "
-        "training. Spread is the mean deviation of a pixel within a class, over the data's own: little of it is a "
-        "collapse. Distinct samples have no near twin in their class. Verdicts are paired by seed: a 95 % t interval "
-        "of the differences. Each holds for itself: of twenty, one is expected to err.", "",
-        "![the same as a figure](ablation.png)", "", "## Verdict", "",
-        *(said or ["No verdict: add none to --attn, which the others are held against."]), "",
+        "Mean over the seeds (minimum to maximum). For the share of correct images the brackets are the Wilson 95 % "
+        "interval of the images of all seeds, which covers the noise of sampling, not of training. Spread is the mean "
+        "standard deviation of a pixel within a class relative to the data's; low values mean mode collapse. Distinct "
+        "images have no near duplicate in their class. Verdicts are 95 % t intervals of the differences paired by "
+        "seed, without correction for multiple comparisons: of twenty, one is expected to be wrong.", "",
+        "![The measures of the table](ablation.png)", "", "## Verdict", "",
+        *(sentences or [f"No verdict: {NO_BASELINE}."]), "",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def panels(variants: Sequence[Row], runs: Sequence[Row]) -> list[Panel]:
-    """What the figure draws: the measures that are there, and speed where there is nothing else."""
+def panels(variants: Sequence[Json], runs: Sequence[Json]) -> list[Panel]:
+    """Return the panels of the figure: the measures that exist, or the speed."""
     from sagan_cli.ablation.curves import Bar, Panel
 
     found = []
@@ -156,18 +201,18 @@ def panels(variants: Sequence[Row], runs: Sequence[Row]) -> list[Panel]:
     return found
 
 
-def _opponents(variant: Row, variants: Sequence[Row]) -> list[Row]:
+def _opponents(variant: Json, variants: Sequence[Json]) -> list[Json]:
     plain = [v for v in variants if not v["sides"] and v["variant"] != variant["variant"]]
     control = [v for v in variants if v["attention"] == "residual" and _place(v) == _place(variant)]
     return plain + (control if variant["attention"] != "residual" and variant["sides"] else [])
 
 
-def _place(variant: Row) -> tuple[Any, ...]:
-    """Where its blocks stand: the sides, and what the architecture noted besides."""
+def _place(variant: Json) -> tuple[Any, ...]:
+    """Return its sides and options, which identify the attention maps."""
     return variant["sides"], {k: v for k, v in variant["options"].items() if k != "attention"}
 
 
-def _by_seed(runs: Sequence[Row], measure: str) -> dict[int, float]:
+def _by_seed(runs: Sequence[Json], measure: str) -> dict[int, float]:
     return {r["seed"]: r["values"][measure] for r in runs if r["values"].get(measure) is not None}
 
 
@@ -175,8 +220,8 @@ def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: fmean(own[key] for own in found) for key in (found[0] if found else {})}
 
 
-def _pooled(variant: Row, other: Row) -> str:
-    """The pooled shares beside each other; nothing where a variant has none."""
+def _pooled(variant: Json, other: Json) -> str:
+    """Return the pooled shares of both variants as text; "" if one has none."""
     parts, intervals = [], []
     for row in (variant, other):
         facts = row.get("values", {}).get("structure", {}).get("pooled")
@@ -203,7 +248,7 @@ def _amount(value: float, share: bool) -> str:
 
 
 def _bound(value: float, share: bool) -> str:
-    """In the unit of the number before it."""
+    """Format without unit, after a number that has one."""
     return f"{value * 100:.1f}" if share else _plain(value)
 
 

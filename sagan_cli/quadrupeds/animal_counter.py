@@ -1,7 +1,7 @@
-"""Counts the animals in a wide picture from the picture alone: runs of columns with warm colour in them.
+"""Count the animals in a wide image from the image alone: runs of columns with warm colour.
 
-There is no trained network here, as in `legs`, and the same property is relied on: animals are warm, scenes are cool.
-Measured accuracy: docs/results/quadrupeds_animals.json.
+As in `leg_counter`, no trained network is used; animals have warm hues, scenes have cool ones. Measured accuracy:
+docs/results/quadrupeds_animals.json.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 WORKING_HEIGHT = 16
-"""Larger pictures are averaged down to about this height, so that the same numbers hold at every size."""
+"""Larger images are averaged down to about this height, so that the thresholds apply at every size."""
 WARM = 0.06
-"""Red above the mean of green and blue, of 1, from which a pixel belongs to an animal."""
+"""Red minus the mean of green and blue (range 1) above which a pixel belongs to an animal."""
 LEAST_COLUMN = 1 / 16
-"""Share of a column that must be warm for it to belong to a run."""
+"""Share of warm pixels from which a column belongs to a run."""
 LEAST_ANIMAL = 0.05
-"""Warm area of a run, of a square, from which it is an animal; less is a crumb."""
+"""Warm area of a run, relative to a square of the image's height, from which it is an animal."""
 LONGEST = 1.4
-"""Length of a run, of the height, up to which it is one animal; longer ones are two that touch."""
+"""Length of a run, in image heights, up to which it is one animal; longer runs are animals that touch."""
 CHUNK = 256
 
 
 def count_animals(images: NDArray[np.uint8] | NDArray[np.floating]) -> Ints:
-    """The number of animals in each of N pictures: images (N, H, W, 3), uint8 or floating in [0, 1] -> int64 (N,).
+    """Return the number of animals in each image: (N, H, W, 3), uint8 or floating in [0, 1] -> int64 (N,).
 
     Raises:
         ValueError: another shape.
     """
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[3] != 3:
-        raise ValueError(f"count_animals needs pictures of shape (H, W, 3), not {images.shape[1:]}")
+        raise ValueError(f"count_animals needs images of shape (H, W, 3), not {images.shape[1:]}")
     found = [_count(_warm(images[i : i + CHUNK])) for i in range(0, len(images), CHUNK)]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
-def places(images: NDArray[np.uint8] | NDArray[np.floating]) -> Floats:
-    """Where the middle of all that is warm lies, in heights from the left edge: (N, H, W, 3) -> float32 (N,).
+def horizontal_positions(images: NDArray[np.uint8] | NDArray[np.floating]) -> Floats:
+    """Return the mean x of warm pixels, in image heights from the left edge: (N, H, W, 3) -> float32 (N,).
 
-    NaN where nothing is warm. Of use for pictures with one animal: how it moves about is `places(...).std()`.
+    NaN without warm pixels. For images with one animal, the standard deviation measures how its position varies.
     """
     mass = _warm(np.asarray(images)).sum(axis=1).astype(np.float32)
     middle = mass @ (np.arange(mass.shape[1], dtype=np.float32) + 0.5)
@@ -51,7 +51,7 @@ def places(images: NDArray[np.uint8] | NDArray[np.floating]) -> Floats:
 
 
 def _warm(images: NDArray[np.uint8] | NDArray[np.floating]) -> Bools:
-    """Which pixels belong to an animal, at the working size: (N, H, W)."""
+    """Return which pixels belong to an animal, at the working size: (N, H, W)."""
     factor = max(1, images.shape[1] // WORKING_HEIGHT)
     rows, columns = images.shape[1] // factor, images.shape[2] // factor
     x = images[:, : rows * factor, : columns * factor].astype(np.float32)
@@ -62,11 +62,11 @@ def _warm(images: NDArray[np.uint8] | NDArray[np.floating]) -> Bools:
 
 
 def _count(warm: Bools) -> Ints:
-    """The count for maps of warm pixels (N, H, W)."""
+    """Count animals in maps of warm pixels (N, H, W)."""
     height, width = warm.shape[1:]
     mass = warm.sum(axis=1)
     run = mass >= max(LEAST_COLUMN * height, 1)
-    # A run is numbered by how many have begun up to it; column sums by that number are lengths and areas.
+    # Columns are labelled with the number of their run; sums by label are lengths and areas.
     begun = run & ~np.pad(run[:, :-1], ((0, 0), (1, 0)))
     number = np.where(run, begun.cumsum(axis=1), 0)
     slots = (width + 1) // 2 + 1

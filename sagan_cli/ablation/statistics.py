@@ -1,4 +1,4 @@
-"""Whether two sets of runs differ by more than their seeds do: paired differences, Student's t, Wilson's interval."""
+"""Paired differences over seeds, Student's t interval and Wilson's interval."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference between two variants over the seeds that both have."""
+    """Difference between two variants over their common seeds."""
 
     difference: float
     """Mean over the seeds of value minus baseline value."""
     interval: tuple[float, float] | None
-    """95 % by Student's t on the paired differences; None for a single seed, whose noise nobody knows."""
+    """95 % interval by Student's t on the paired differences; None for a single seed."""
     seeds: int
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below 0; 0 where it does not, or there is none."""
+        """1 or -1 if the whole interval is above or below 0; otherwise 0."""
         if self.interval is None:
             return 0
         low, high = self.interval
@@ -30,7 +30,7 @@ class Comparison:
 
 
 def compare(values: Mapping[int, float], baseline: Mapping[int, float], level: float = LEVEL) -> Comparison | None:
-    """Compare by seed; None where no seed has both.
+    """Compare by seed; None without a common seed.
 
     Args:
         values, baseline: seed -> value of its run.

@@ -13,8 +13,8 @@ from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
 from sagan_cli.model import sagan
 from sagan_cli.plugins import registry
-from sagan_cli.quadrupeds.alone import build, draw_alone
-from sagan_cli.quadrupeds.animals import count_animals, places
+from sagan_cli.quadrupeds.animal_counter import count_animals, horizontal_positions
+from sagan_cli.quadrupeds.single_animal import build, draw_alone
 from sagan_cli.testing import check_dataset
 
 SEED = 4_243
@@ -42,7 +42,7 @@ def test_bad_requests_are_named():
     with pytest.raises(UsageError, match=r"--split valid: .* train and test"):
         build(Path("nowhere"), split="valid", height=32, width=64)
     data = build(Path("nowhere"), split="test", height=32, width=64)
-    with pytest.raises(IndexError, match="picture 10000 of 10000"):
+    with pytest.raises(IndexError, match="image 10000 of 10000"):
         data.read(10_000)
     with pytest.raises(ValueError, match="1 animals at 32x63: 0, 1 or 2, in at least two squares"):
         draw_alone(0, 0, 32, 63)
@@ -57,8 +57,8 @@ def test_the_animal_stands_anywhere_and_whole():
     x = pictures(16, 64, 400).astype(float)
     warmth = x[..., 0] - x[..., 1:].mean(axis=3)
     middles = (np.clip(warmth, 0, None).sum(axis=1) * np.arange(64)).sum(axis=1) / np.clip(warmth, 0, None).sum((1, 2))
-    assert np.abs(16 * places(x.astype(np.uint8)) - middles).mean() < 1.5
-    assert np.isnan(places(pictures(16, 64, 1, 0))).all()
+    assert np.abs(16 * horizontal_positions(x.astype(np.uint8)) - middles).mean() < 1.5
+    assert np.isnan(horizontal_positions(pictures(16, 64, 1, 0))).all()
     assert middles.min() < 12
     assert middles.max() > 52
     assert np.histogram(middles, bins=4, range=(8, 56))[0].min() > 60
