@@ -1,4 +1,4 @@
-"""A registry entry as a command that is imported when it runs, not when it is listed."""
+"""Commands that are imported when they run, and a quick end of the process."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from sagan_cli.plugins.registry import Entry
 
 
 class QuickFlags:
-    """For a command: spares the start of the program the import of pydantic, which takes as long as all the rest.
+    """Mixin of a Typer command that avoids importing pydantic, which would double the start-up time.
 
-    Typer leaves the default of its own flags at None and calls pydantic to turn it into False. Here it is False. And
-    it calls pydantic to make a text of a text; whatever is plain is settled here, all else and every complaint there.
+    Typer uses pydantic to convert the default of its own flags from None to False, and to convert plain values. Here
+    the default is False and plain values are converted directly; Typer converts all others and reports all errors.
     """
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The command's parameters, Typer's own flags among them."""
+        """Return the command's parameters, including Typer's own flags."""
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for param in params:
             if param.name in ("help", "install_completion", "show_completion") and param.default is None:
                 param.default = False
             usual = getattr(param, "get_runtime_param", None)
-            # Typer's objects are lasting, so once is enough; another Typer may go another way, and take its time.
+            # Typer keeps these objects, so patching once is enough. Other versions of Typer may lack them.
             if usual is not None and hasattr(param, "type_descriptor") and not isinstance(usual, functools.partial):
                 param.get_runtime_param = functools.partial(_Plain, usual)
         return params
 
 
 class _Plain:
-    """What turns the values of one parameter from words into their type: at once where that is plain."""
+    """Converter of one parameter's values that handles plain values itself."""
 
     def __init__(self, usual: Callable[[], Any]) -> None:
         self._usual = usual
 
     def coerce(self, value: Any, *, param: Any, ctx: Any) -> Any:
-        """As Typer's own, which is asked for everything but None, texts, and whole numbers within their bounds."""
+        """Convert None, strings, and integers within their bounds; leave all else to Typer's converter."""
         about = param.type_descriptor
         of_one = not param.multiple and param.nargs == 1 and about.parameter_info.parser is None
         if of_one and value is None:
@@ -67,7 +67,7 @@ class GroupedCommand(QuickFlags, TyperCommand):
     """
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments and unnamed options first, then one section per panel in order of appearance."""
+        """Write the arguments, one section per panel in order of appearance, then the options without a panel."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -82,20 +82,20 @@ class GroupedCommand(QuickFlags, TyperCommand):
 
 
 class LazyCommand(TyperCommand):
-    """Stands in the list of commands under its name, and becomes the real command once it is called."""
+    """Placeholder in the list of commands, replaced by the real command when it is called."""
 
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry.name, short_help=entry.summary, rich_markup_mode=None)
         self.entry = entry
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """The line in `sagan --help`, from the registry: no command is imported."""
+        """Return the line in `sagan --help` from the registry, without importing the command."""
         if self.entry.builtin:
             return str(super().get_short_help_str(limit))
         return f"{self.entry.problem or self.entry.summary} [{self.entry.package}]"
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Parse as the real command; what Typer then invokes is the context's own command.
+        """Return the context of the real command, which Typer then invokes.
 
         Raises:
             PluginError: a plugin command that cannot be imported or is not a Typer function.
@@ -104,17 +104,17 @@ class LazyCommand(TyperCommand):
 
 
 def real_command(entry: Entry) -> TyperCommand:
-    """Import the function of an entry and let Typer read its parameters.
+    """Import the function of an entry and make a Typer command of it.
 
     Raises:
-        PluginError: it cannot be imported, or its annotations mean nothing to Typer.
+        PluginError: it cannot be imported, or Typer does not understand its annotations.
     """
     function = registry.load_entry(entry)
     if entry.builtin:
         return _typed(entry.name, function)
     try:
         return _typed(entry.name, _blaming(entry, function))
-    except Exception as e:  # a foreign signature can fail in any way inside Typer
+    except Exception as e:  # a plugin's signature can fail in any way inside Typer
         raise PluginError(f"{entry.title} is not a Typer function: {type(e).__name__}: {e}") from e
 
 
@@ -127,12 +127,12 @@ def _typed(name: str, function: Callable[..., Any]) -> TyperCommand:
 
 
 def _blaming(entry: Entry, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with a failure inside it named after the plugin."""
+    """Wrap a function so that its failures name the plugin."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)  # what it returns is no exit code
+            function(*args, **kwargs)  # the return value is not an exit code
         except (SaganError, OSError, typer.Exit, typer.Abort, typer.TyperException):
             raise
         except Exception as e:
@@ -145,21 +145,20 @@ _wanted = False
 
 
 def exit_quickly() -> None:
-    """Said by a command whose files are closed and whose results are written."""
+    """Request `exit_now`; called by a command after its files are closed and its results written."""
     global _wanted
     _wanted = True
 
 
 def exit_now(code: int, streams: Iterable[TextIO]) -> None:
-    """End the process with `code`, `streams` flushed, if `quickly` was said and nobody would miss the rest; or return.
+    """Flush `streams` and end the process with `code` without interpreter shutdown, if `exit_quickly` was called.
 
-    It would be missed by a thread that still runs, and by a debugger, a profiler or `python -i`, which go on after the
-    program.
+    Return instead if a thread still runs, or under a debugger, a profiler or `python -i`, which continue afterwards.
     """
     watched = sys.gettrace() or sys.getprofile() or sys.flags.inspect
     if not _wanted or watched or threading.active_count() > 1:
         return
-    atexit._run_exitfuncs()  # as `sys.exit` would: what plugins, logging and temporary files left to be done
+    atexit._run_exitfuncs()  # as `sys.exit` does, for plugins, logging and temporary files
     for stream in streams:
         stream.flush()
     os._exit(code)
