@@ -71,7 +71,7 @@ def test_printed_toml_reads_back_as_the_same_configuration(preset: str | None, t
         ({"flags": {"train.decay_from": 5, "train.decay_steps": 5}}, "--decay-from 5: must be below --decay-steps 5"),
         (
             {"flags": {"train.decay_from": 5}},
-            "--decay-from 5: add --decay-steps, the step at which the rates have",
+            "--decay-from 5: add --decay-steps, the step at which the rates reach 0",
         ),
         (
             {"flags": {"train.d_lr": "linear:1:0:5k", "train.decay_steps": 9}},
