@@ -1,7 +1,8 @@
-"""`sagan export`: a trained generator as a file or folder that works elsewhere, proven before it is put there."""
+"""The command `sagan export`."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from pathlib import Path
@@ -18,6 +19,16 @@ from sagan_cli.runs import MODEL
 
 if TYPE_CHECKING:
     from sagan_cli.export.trained_model import Check, TrainedModel
+
+
+def _takers(flag: str, *, plugins: bool = False) -> str:
+    """Return the formats that take a flag, separated by commas; the help lists built-in ones and imports no plugin."""
+    found = []
+    for entry in registry.entries("exporters"):
+        with contextlib.suppress(PluginError):
+            if (entry.builtin or plugins) and flag in registry.load_entry(entry).options:
+                found.append(entry.name)
+    return ", ".join(found)
 
 
 def export(
@@ -37,18 +48,20 @@ def export(
     out: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH|-", help="The file, the folder for hf and web, or - for stdout; default model.<KIND> here."
+            metavar="PATH|-",
+            help="File, folder for hf and web, or - for stdout; default model.<KIND> here.",
         ),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="The trained weights instead of their moving average.")] = False,
     attention: Annotated[
-        bool, typer.Option("--attention", help="onnx: the attention maps as outputs beside the picture.")
+        bool, typer.Option("--attention", help=f"{_takers('attention')}: attention maps as further outputs.")
     ] = False,
     push: Annotated[
-        str | None, typer.Option(metavar="USER/NAME", help="hf: upload the folder to the Hugging Face Hub as well.")
+        str | None,
+        typer.Option(metavar="USER/NAME", help=f"{_takers('push')}: also upload the folder to the Hugging Face Hub."),
     ] = None,
     runtime: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="web: the folder of npm's onnxruntime-web package.")
+        Path | None, typer.Option(metavar="DIR", help=f"{_takers('runtime')}: folder of npm's onnxruntime-web package.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace files that exist.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -56,10 +69,8 @@ def export(
 ) -> None:
     """Export a generator to a file, a folder or a web page.
 
-    As one file, a hub folder, ONNX, a torch program or a web page.
-
-    Each is read back by its own runtime and compared with PyTorch before it is put in place; a model card says how it
-    did, what the model is and how to load it.
+    Every export is loaded by its own runtime and compared with PyTorch before it is written. A model card describes the
+    model, its scores and how to load it.
 
     Examples:
 
@@ -88,13 +99,13 @@ def export(
     from sagan_cli.files import files_in, replace_file, replace_folder, temporary_beside
 
     client = ready_to_push(push) if push else None
-    trained = _subject(found, raw)
+    trained = _opened(found, raw)
     if target is None:
         console.note(f"exporting {found.parent.parent}, step {trained.step}")
     with temporary_beside(place) as work:
         made = work / (place.name if place else row.default_name)
         check = _write(trained, kind, made, given)
-        _tell(check)
+        _report(check)
         sizes = {name: (made / name).stat().st_size for name in files_in(made)} if made.is_dir() else {}
         main = _main_file(made)
         facts = _facts(trained, kind, out or str(place), main, check, sizes)
@@ -121,18 +132,17 @@ def export(
 def _refuse_misplaced(kind: str, out: str | None, given: dict[str, Any], json_: bool) -> None:
     """Refuse flags of other formats."""
     if out == "-" and json_:
-        raise UsageError("--json and --out - both want stdout: write the model to a file")
+        raise UsageError("--json and --out - both use stdout: write the model to a file")
     for flag, value in given.items():
         if value and flag not in exporter(kind).options:
-            takers = [name for name in registry.names("exporters") if flag in exporter(name).options]
-            raise UsageError(f"--{flag}: not for --format {kind}; it is for --format {', '.join(takers)}")
+            raise UsageError(f"--{flag}: not for --format {kind}; it is for --format {_takers(flag, plugins=True)}")
     runtime = given["runtime"]
     if runtime is not None and not runtime.is_dir():
         raise UsageError(f"--runtime {runtime}: no such folder")
 
 
-def _subject(found: Path, raw: bool) -> TrainedModel:
-    """What is exported, without the places on this machine; on the CPU, where equal weights make equal files."""
+def _opened(found: Path, raw: bool) -> TrainedModel:
+    """Open the model without local paths, on the CPU, where equal weights give equal files."""
     from sagan_cli.engine.runtime import open_runtime
     from sagan_cli.export.trained_model import TrainedModel, open_trained_model, published
     from sagan_cli.generators import open_found
@@ -151,7 +161,7 @@ def _subject(found: Path, raw: bool) -> TrainedModel:
 
 
 def _write(trained: TrainedModel, kind: str, made: Path, given: dict[str, Any]) -> Check | None:
-    """The model at `made`, and its card beside or in it."""
+    """Write the model to `made`, and its card next to it or in it."""
     from sagan_cli.export.card import card
 
     row = exporter(kind)
@@ -173,7 +183,7 @@ def _write(trained: TrainedModel, kind: str, made: Path, given: dict[str, Any]) 
     return check
 
 
-def _tell(check: Check | None) -> None:
+def _report(check: Check | None) -> None:
     if check is None:
         return
     worst = max(check.differences.values())
@@ -182,7 +192,7 @@ def _tell(check: Check | None) -> None:
 
 
 def _main_file(made: Path) -> Path:
-    """The model's own file: itself, or the one in its folder."""
+    """Return the file of the model: `made`, or the one in the folder `made`."""
     if not made.is_dir():
         return made
     usual = [made / MODEL, made / "model.onnx", made / CARD]
@@ -195,7 +205,7 @@ def _main_file(made: Path) -> Path:
 def _facts(
     trained: TrainedModel, kind: str, out: str, main: Path, check: Check | None, files: dict[str, int]
 ) -> dict[str, Any]:  # fmt: skip
-    """What --json says."""
+    """Return the output of --json."""
     from dataclasses import asdict
 
     with main.open("rb") as f:

@@ -1,4 +1,4 @@
-"""The model card: what an exported generator is, what it learnt from, how it was measured, and how to load it."""
+"""The model card of an exported generator: model, data, recipe, scores, limits, and how to load it."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ _RECIPE = (
     ("model.spectral_norm", "spectral norm in"), ("train.decay_steps", "learning rates fall to 0 at step"),
     ("train.steps", "steps"), ("train.batch", "batch"), ("train.d_steps", "updates of D a step"),
     ("train.g_lr", "learning rate of G"), ("train.d_lr", "learning rate of D"), ("train.beta1", "Adam beta 1"),
-    ("train.beta2", "Adam beta 2"), ("train.ema", "decay of the moving average"), ("train.seed", "seed"),
+    ("train.beta2", "Adam beta 2"), ("train.ema", "decay of the EMA"), ("train.seed", "seed"),
     ("data.split", "split"), ("data.fit", "fit"), ("data.flip", "mirrored"),
 )  # fmt: skip
-"""What of a run's configuration makes the weights, and what to call it."""
+"""Settings that determine the weights -> name in the card."""
 _UNUSED_AT_0 = ("train.gp", "train.r1", "train.clip", "train.decay_steps")
-NOT_MEASURED = "Not measured. `sagan eval-fid` measures it, and the next export says so."
+NOT_MEASURED = "Not measured. Run `sagan eval-fid` and export again."
 
 
 def card(trained: TrainedModel, format_: str, file: str, check: Check | None, *, grid: str | None = None) -> str:
-    """The card as Markdown.
+    """Return the card as Markdown.
 
     Args:
         format_: name of an export format.
-        file: name of the model's file or folder, for the lines that load it.
-        check: how the export did in its own runtime.
-        grid: a picture beside the card.
+        file: name of the model's file or folder, in the example that loads it.
+        check: the comparison in the format's own runtime.
+        grid: file name of an image of samples.
     """
     spec = trained.spec
     size = f"{spec.height}x{spec.width}"
     kind = "class-conditional" if spec.num_classes else "unconditional"
     parts = [
         f"# {title(trained)}",
-        f"A {kind} Self-Attention GAN generator of {size} pictures in {_COLOURS.get(spec.channels, 'colour')}, trained "
+        f"A {kind} Self-Attention GAN generator of {size} images in {_COLOURS.get(spec.channels, 'colour')}, trained "
         f"and exported with sagan {__version__}. " + exporter(format_).about,
         *([f"![Samples, not selected]({grid})", "*Samples of the first seeds, not selected.*"] if grid else []),
         "## How to load it",
@@ -59,8 +59,8 @@ def card(trained: TrainedModel, format_: str, file: str, check: Check | None, *,
         "## Limits",
         _limits(trained),
         "## Licence",
-        "The software is under Apache-2.0. The weights carry no licence until whoever publishes them states one here, "
-        "and the terms of the training data may bind that choice: **licence of the weights: not stated**.",
+        "The software is under Apache-2.0. **Licence of the weights: not stated.** The publisher of the weights states "
+        "it here; the terms of the training data may restrict the choice.",
         "## Citation",
         "Zhang, Goodfellow, Metaxas and Odena, *Self-Attention Generative Adversarial Networks*, ICML 2019, "
         "arXiv:1805.08318.",
@@ -69,7 +69,7 @@ def card(trained: TrainedModel, format_: str, file: str, check: Check | None, *,
 
 
 def _loading(trained: TrainedModel, format_: str, file: str) -> str:
-    """The lines that load the model, filled in."""
+    """Return the example that loads the model."""
     text = exporter(format_).loading
     classes = trained.spec.num_classes
     values = {"file": file, "latent": trained.spec.latent, "call": _call(classes), "feed": _feed(trained)}
@@ -79,7 +79,7 @@ def _loading(trained: TrainedModel, format_: str, file: str) -> str:
 
 
 def title(trained: TrainedModel) -> str:
-    """A name for people."""
+    """Return a readable name."""
     return f"{trained.arch} {trained.spec.height}x{trained.spec.width} on {_data_name(trained)}"
 
 
@@ -88,10 +88,7 @@ def _data_name(trained: TrainedModel) -> str:
 
 
 def latest_scores(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each thing measured, the last time it was: metric, value, interval and the record it stands in.
-
-    Records that are not sound are left out: a card must not repeat them.
-    """
+    """Return the latest row of each measurement: metric, value, interval and record; invalid records are left out."""
     found: dict[str, dict[str, Any]] = {}
     for record in scores:
         try:
@@ -127,9 +124,9 @@ def _model_rows(trained: TrainedModel) -> list[tuple[str, str]]:
         ("width", f"{spec.base_width} channels at full resolution"),
         ("attention", ", ".join(f"map with longer side {side}" for side in spec.attn_at) or "none"),
         ("classes", ", ".join(map(_line, trained.class_names[:50])) or "none"),
-        ("weights", "moving average" if trained.weights == "ema" else "as trained, not averaged"),
+        ("weights", "EMA" if trained.weights == "ema" else "as trained, not averaged"),
         ("step", f"{trained.step:,}"),
-        ("spectral norm", "folded into plain weights, where it has any"),
+        ("spectral norm", "folded into the weights"),
     ]
     if len(trained.class_names) > 50:
         rows[6] = ("classes", f"{rows[6][1]} and {len(trained.class_names) - 50} more")
@@ -140,20 +137,20 @@ def _data(trained: TrainedModel) -> str:
     data = trained.data
     if imported := (trained.run or {}).get("imported"):
         return (
-            f"Not known: the weights were imported from `{_line(imported['file'])}` of {_line(imported['project'])} "
+            f"Unknown: the weights were imported from `{_line(imported['file'])}` of {_line(imported['project'])} "
             f"(sha256 `{_line(imported['sha256'])}`)."
         )
     return (
-        f"{data['count']:,} pictures of **{_data_name(trained)}**, fitted to the size above; sha256 of what training "
-        f"saw: `{data['digest']}`."
+        f"{data['count']:,} images of **{_data_name(trained)}**, fitted to the size above; sha256 of the training "
+        f"images: `{data['digest']}`."
     )
 
 
 def _recipe(run: Mapping[str, Any] | None) -> str:
     if run is None:
-        return "Not known: it was exported from a checkpoint or file outside its run."
+        return "Unknown: exported from a checkpoint or file outside its run."
     if run.get("imported"):
-        return "Not known: the weights were trained elsewhere and imported."
+        return "Unknown: the weights were trained elsewhere and imported."
     config = run.get("config", {})
     rows = []
     for key, name in _RECIPE:
@@ -186,7 +183,7 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return NOT_MEASURED
     heads = ("metric", "value", "95 % interval", "extractor", "drawn", "real", "protocol")
-    return _table(heads, rows) + "\n\nScores of different extractors, counts or protocols do not compare."
+    return _table(heads, rows) + "\n\nScores of different extractors, counts or protocols are not comparable."
 
 
 def _checked(check: Check | None) -> str:
@@ -197,7 +194,7 @@ def _checked(check: Check | None) -> str:
          f"{check.torch_milliseconds[batch]:.1f}")
         for batch in sorted(check.differences)
     ]  # fmt: skip
-    return f"Read back and run in {check.runtime}, beside the network that it was made from:\n\n" + _table(
+    return f"Loaded again, run in {check.runtime} and compared with the original network:\n\n" + _table(
         ("batch", "largest difference", "milliseconds", "PyTorch, milliseconds"), rows
     )
 
@@ -205,13 +202,13 @@ def _checked(check: Check | None) -> str:
 def _limits(trained: TrainedModel) -> str:
     size = f"{trained.spec.height}x{trained.spec.width}"
     lines = [
-        f"It draws {size} pictures of what its data show, and nothing else: no text prompts, no editing of pictures.",
-        "It repeats what is over- and under-represented in its data. What it draws is no evidence of anything.",
-        "Convolutional GANs get textures right before structure: count limbs before you trust a picture.",
-        "It was not tested for memorised training pictures; do not publish weights of pictures that are private.",
+        f"It draws {size} images like its training data, and nothing else: no text prompts, no image editing.",
+        "It reproduces the imbalances of its training data.",
+        "Convolutional GANs learn textures before structure: check shapes, for example the number of limbs.",
+        "It was not tested for memorised training images; do not publish weights trained on private images.",
     ]
     if trained.weights == "raw":
-        lines.append("These are the weights as trained; the moving average usually draws better.")
+        lines.append("These are the weights as trained; the EMA usually draws better images.")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -221,6 +218,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _line(value: object) -> str:
-    """A value as text that breaks neither a table nor a page."""
+    """Return a value as text that is safe in a Markdown table."""
     text = " ".join(str(value).split())
     return "".join(f"\\{c}" if c in "|<>[]`*_\\" else c for c in text)

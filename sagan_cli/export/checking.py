@@ -1,4 +1,4 @@
-"""An exported model run beside PyTorch: the same latents through both, differences bounded, times taken."""
+"""Compare an exported model in its own runtime with PyTorch: differences on the same latents, and times."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sagan_cli.export.trained_model import Check, TrainedModel
 
 BATCHES = (1, 3, 64)
 TOLERANCE = 1e-4
-"""Largest difference of one output value, of pictures in [-1, 1] and of attention in [0, 1].
+"""Largest allowed difference of an output value, of images in [-1, 1] and of attention in [0, 1].
 
-Sums in another order differ by some 1e-6, and an unscaled softmax over large scores multiplies that; a wrong operator
-is off by 1e-2 and more. One level of an 8-bit picture is 80 times this, so what is drawn is the same to a level.
+Another order of summation causes 1e-6, which an unscaled softmax over large scores multiplies; a wrong operator causes
+1e-2 or more. One level of an 8-bit image is 80 times this.
 """
 RUNS = 5
 SECONDS = 2.0
-"""Timing stops after so many runs, or when they have taken this long."""
+"""Timing stops after RUNS runs or SECONDS."""
 
 Run = Callable[[tuple[Tensor, ...]], Sequence[np.ndarray]]
 
@@ -41,13 +41,13 @@ def check(
     """Compare an exported model with PyTorch at batches of 1, 3 and 64.
 
     Args:
-        network: what was exported; its outputs are the reference, computed as `sagan sample` computes them.
-        runtime: the name of the other side, as in `onnxruntime 1.31.1, CPU`.
+        network: the exported network; its outputs are the reference.
+        runtime: name of the runtime, such as `onnxruntime 1.31.1, CPU`.
         run: all outputs of the exported model, in the order of `network.names`.
-        draw: the picture alone, for the time.
+        draw: the image only, for timing.
 
     Raises:
-        SaganError: an output differs by more than TOLERANCE or is not a number; the message says where.
+        SaganError: an output differs by more than TOLERANCE or is not finite.
     """
     differences, theirs, ours = {}, {}, {}
     for batch in _batches(network, trained, notify):
@@ -70,13 +70,17 @@ def check(
 def _attempt(run: Run, given: tuple[Tensor, ...], runtime: str, batch: int) -> Sequence[np.ndarray]:
     try:
         return run(given)
-    except Exception as e:  # foreign runtimes raise types of their own
+    except Exception as e:  # runtimes raise their own types
         text = " ".join(str(e).split())[:300]
         raise SaganError(f"{runtime} cannot run the exported model with a batch of {batch}: {text}") from e
 
 
 def _difference(name: str, batch: int, want: np.ndarray, have: np.ndarray, runtime: str) -> float:
-    """Largest absolute difference, refused where it is too large."""
+    """Return the largest absolute difference.
+
+    Raises:
+        SaganError: it is too large.
+    """
     if want.shape != have.shape:
         raise SaganError(f"{runtime}: '{name}' of a batch of {batch} has shape {have.shape}, not {want.shape}")
     gaps = np.abs(want - have)
@@ -91,23 +95,25 @@ def _difference(name: str, batch: int, want: np.ndarray, have: np.ndarray, runti
 
 
 def _batches(network: Portable, trained: TrainedModel, notify: Callable[[str], None]) -> list[int]:
-    """1, 3 and 64; where attention maps for 64 do not fit into memory, as many as do."""
+    """Return 1, 3 and 64, or less than 64 if the attention maps do not fit into memory."""
     if len(network.names) > 1:
         with torch.inference_mode():
-            per_picture = sum(output.nbytes for output in network(*inputs(trained, 1))[1:])
+            per_image = sum(output.nbytes for output in network(*inputs(trained, 1))[1:])
     else:
-        per_picture = _score_bytes(trained)
+        per_image = _score_bytes(trained)
     # Scores, their softmax, and a copy for the comparison.
-    room = int(_free_memory() // max(4 * per_picture, 1))
+    room = int(_free_memory() // max(4 * per_image, 1))
     if room >= BATCHES[-1]:
         return list(BATCHES)
     largest = max(room, BATCHES[-2] + 1)
-    notify(f"checking batches of 1, 3 and {largest} instead of 64: the attention maps of 64 pictures do not fit here")
+    notify(
+        f"checking batches of 1, 3 and {largest} instead of 64: the attention maps of 64 images do not fit into memory"
+    )
     return [*BATCHES[:-1], largest]
 
 
 def _score_bytes(trained: TrainedModel) -> int:
-    """Bytes of attention scores of one picture, at most: of the layers that say where they stand."""
+    """Return an upper bound of the bytes of attention scores of one image."""
     height, width = trained.spec.height, trained.spec.width
     total = 0
     for side in trained.spec.attn_at:
@@ -119,7 +125,7 @@ def _score_bytes(trained: TrainedModel) -> int:
 def _free_memory() -> float:
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):  # Windows, or a system that does not tell
+    except (AttributeError, ValueError, OSError):  # Windows
         return math.inf
 
 
@@ -130,7 +136,7 @@ def _torch(trained: TrainedModel, given: tuple[Tensor, ...]) -> Tensor:
 
 
 def _milliseconds(run: Callable[[], object]) -> float:
-    """Median time of a run; both sides have run this batch before."""
+    """Return the median time of a run, after a first run of the same batch."""
     times: list[float] = []
     while len(times) < RUNS and sum(times) < SECONDS:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""ONNX: one file with a free batch size, proven in onnxruntime before it is written."""
+"""Export to one ONNX file with a free batch size, compared in onnxruntime before it is written."""
 
 from __future__ import annotations
 
@@ -19,12 +19,9 @@ from sagan_cli.export.trained_model import Check, TrainedModel
 from sagan_cli.files import write_atomic
 
 OPSET = 18
-"""The oldest that PyTorch's exporter writes without a conversion; every operator used here has its last form in it, and
-
-onnxruntime reads it since 1.14 (2023), onnxruntime-web included.
-"""
+"""The oldest opset that PyTorch's exporter writes without conversion; onnxruntime reads it since 1.14 (2023)."""
 LARGEST = 2**31 - 1
-"""Bytes of a protobuf message, and so of a model in one file."""
+"""Largest number of bytes of a protobuf message, and so of a model in one file."""
 METADATA_KEY = "sagan"
 INPUTS = ("latent", "class")
 _NEEDS = ("onnx", "onnxscript", "onnxruntime")
@@ -34,27 +31,27 @@ _FIRST_LINE = b'"""Pictures from a generator that `sagan export --format onnx` w
 def write_onnx(
     trained: TrainedModel, path: Path, *, attention: bool, notify: Callable[[str], None], script: bool = True
 ) -> Check:
-    """Export, run beside PyTorch, and only then write `path`, atomically.
+    """Export, compare with PyTorch, then write `path` atomically.
 
     Inputs `latent` float32 (batch, latent) and, with classes, `class` int64 (batch,); outputs `image` float32
-    (batch, C, H, W) in [-1, 1] and, with `attention`, one `attention_<layer>` (batch, N, M) for each attention layer:
-    the very tensor that the pass multiplies its values with. The metadata entry `sagan` is one JSON object.
+    (batch, C, H, W) in [-1, 1] and, with `attention`, one `attention_<layer>` (batch, N, M) for each attention layer.
+    The metadata entry `sagan` is a JSON object.
 
     Args:
-        trained: its generator stands on the CPU.
-        script: also write `<stem>_draw.py` beside it, which draws with onnxruntime and numpy alone.
+        trained: its generator is on the CPU.
+        script: also write `<stem>_draw.py`, which draws with onnxruntime and NumPy only.
 
     Raises:
-        SaganError: the extra is not installed; the architecture has no such graph; onnxruntime disagrees with PyTorch;
-            attention was wanted of a generator that shows none; the file cannot be written.
+        SaganError: the extra is not installed; the architecture cannot be exported; onnxruntime and PyTorch differ;
+            `attention` for a generator without attention maps; the file cannot be written.
     """
     _require()
     network = Portable(trained, attention=attention).eval()
     with quiet():
-        # Always the explicit map: the fused kernel has no operator, and its decomposition pads for nothing.
-        program = trace(network, trained, pictures=0)
+        # 0: explicit attention maps, because ONNX has no operator for the fused kernel.
+        program = trace(network, trained, batch=0)
         data = _serialised(program, network, trained)
-    result = _proven(data, trained, network, notify)
+    result = _checked(data, trained, network, notify)
     write_atomic(path, data)
     if script:
         write_script(path, notify)
@@ -62,18 +59,18 @@ def write_onnx(
 
 
 def write_script(model: Path, notify: Callable[[str], None]) -> Path | None:
-    """Put the drawing script beside a model, as `<stem>_draw.py`; a file of that name that is not ours is left."""
+    """Write the drawing script `<stem>_draw.py` next to a model, unless another file has this name."""
     target = model.with_name(f"{model.stem}_draw.py")
     if target.exists() and not (target.is_file() and target.read_bytes().startswith(_FIRST_LINE)):
-        notify(f"{target}: exists and is not a drawing script of sagan; left as it is")
+        notify(f"{target}: exists and is not a drawing script of sagan; not replaced")
         return None
     write_atomic(target, draw_script())
     return target
 
 
 def draw_script() -> bytes:
-    """The stand-alone program that draws with an exported model: onnxruntime and numpy, neither torch nor sagan."""
-    return resources.files("sagan_cli.export").joinpath("draw.py").read_bytes()
+    """Return the stand-alone script that draws with onnxruntime and NumPy."""
+    return resources.files("sagan_cli.export").joinpath("draw_script.py").read_bytes()
 
 
 def _require() -> None:
@@ -88,7 +85,7 @@ def _require() -> None:
 
 
 def _serialised(program: torch.export.ExportedProgram, network: Portable, trained: TrainedModel) -> bytes:
-    """The model as bytes, the same for the same weights: nothing in it tells of time, place or the code's lines."""
+    """Return the model as bytes, equal for equal weights: without times, paths and source lines."""
     import onnx
 
     names = INPUTS[: 2 if network.conditional else 1]
@@ -111,13 +108,13 @@ def _serialised(program: torch.export.ExportedProgram, network: Portable, traine
         data: bytes = model.SerializeToString(deterministic=True)
     except SaganError:
         raise
-    except Exception as e:  # the exporter and the checker raise types of their own
+    except Exception as e:  # exporter and checker raise their own types
         raise SaganError(f"architecture '{trained.arch}' cannot be exported to ONNX: {reason(e)}") from e
     return data
 
 
 def _strip(model: Any) -> None:
-    """Drop what the exporter notes for its own debugging: source lines with the paths of this machine, and more."""
+    """Remove the exporter's debugging information, such as source lines with local paths."""
     for holder in (model, model.graph, *model.functions):
         del holder.metadata_props[:]
         holder.doc_string = ""
@@ -129,7 +126,7 @@ def _strip(model: Any) -> None:
 
 
 def _name_batch(graph: Any) -> None:
-    """Call the free axis `batch`; the tracer's own names are numbered by whatever was traced before."""
+    """Name the free axis `batch`; the tracer's own names depend on earlier traces."""
     free = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
@@ -137,16 +134,16 @@ def _name_batch(graph: Any) -> None:
                 dim.dim_param = "batch"
 
 
-def _proven(data: bytes, trained: TrainedModel, network: Portable, notify: Callable[[str], None]) -> Check:
+def _checked(data: bytes, trained: TrainedModel, network: Portable, notify: Callable[[str], None]) -> Check:
     import onnxruntime
 
     runtime = f"onnxruntime {metadata.version('onnxruntime')}, CPU"
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors, which are raised as well
-    options.intra_op_num_threads = torch.get_num_threads()  # a fair clock
+    options.log_severity_level = 3  # errors only, which are raised as well
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as e:  # its exceptions share no base but this
+    except Exception as e:  # its exceptions have no common base
         raise SaganError(f"{runtime} does not load the exported model: {reason(e)}") from e
 
     def run(given: tuple[Tensor, ...], names: Sequence[str] = tuple(network.names)) -> Sequence[np.ndarray]:

@@ -1,4 +1,4 @@
-"""A generator as exporters trace it: plain inputs, named outputs, one graph for every size of batch."""
+"""A generator in the form that exporters trace: plain inputs, named outputs, one graph for all batch sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sagan_cli.export.trained_model import TrainedModel, describe, published
 from sagan_cli.ops.assumed_batch import assumed_batch
 
 SEED_RULE = (
-    "picture of seed s: h = blake2b('{s}/sample/0', digest_size=8) as little-endian integer, shifted right by 1; "
+    "image of seed s: h = blake2b('{s}/sample/0', digest_size=8) as little-endian integer, shifted right by 1; "
     "mt19937 seeded with the low 32 bits of h; latent = torch.randn(1, latent) of that CPU stream; "
     "class, where none is asked for, = the next 32-bit word modulo the number of classes; "
     "pixel = round((image + 1) * 127.5)"
@@ -35,11 +35,11 @@ _NOISY_LOGGERS = ("torch.onnx", "torch.export", "torch._export", "torch.fx", "on
 class Portable(nn.Module):
     """latent (B, latent) float32 and, with classes, label (B,) int64 -> image (B, C, H, W), then attention maps.
 
-    The maps, one (B, N, M) for each attention layer in the order of `names[1:]`, are those that the pass itself uses.
+    There is one map (B, N, M) for each attention layer, in the order of `names[1:]`.
     """
 
     def __init__(self, trained: TrainedModel, *, attention: bool = False) -> None:
-        """Raises SaganError when maps are wanted and the generator shows none."""
+        """Raise SaganError if `attention` is requested and the generator has no attention maps."""
         super().__init__()
         self.generator = trained.generator
         self.conditional = trained.spec.num_classes > 0
@@ -60,52 +60,51 @@ class Portable(nn.Module):
 
 
 def inputs(trained: TrainedModel, count: int) -> tuple[Tensor, ...]:
-    """The latents, and classes where there are any, of the seeds from 0 to `count` - 1, as `sagan sample` has them."""
+    """Return the latents, and the classes if there are any, of seeds 0 to `count` - 1, as in `sagan sample`."""
     z, y = latents([Request(seed) for seed in range(count)], trained.spec, None)
     return (z,) if y is None else (z, y)
 
 
-def trace(network: nn.Module, trained: TrainedModel, *, pictures: int) -> ExportedProgram:
-    """The graph of a forward pass for any batch from 1 up.
+def trace(network: nn.Module, trained: TrainedModel, *, batch: int) -> ExportedProgram:
+    """Return the graph of a forward pass, for any batch size.
 
     Args:
-        pictures: the batch for which routes are chosen that depend on one; see `ops.routes.assumed_batch`.
+        batch: the size by which implementations are chosen; see `ops.assumed_batch`.
 
     Raises:
-        SaganError: the architecture does something that has no such graph.
+        SaganError: the architecture cannot be exported.
     """
-    # Two: an example of one would be taken for a rule. The pass before it fills what a network keeps after the first,
-    # which must not happen while tracing, where tensors are stand-ins.
+    # Two, because the tracer takes a batch of 1 for a constant. The pass before it fills caches of the network, which
+    # must not be filled with the tracer's placeholder tensors.
     example = inputs(trained, 2)
-    batch = Dim("batch", min=1)
-    shapes = tuple({0: batch} for _ in example)
+    shapes = tuple({0: Dim("batch", min=1)} for _ in example)
     try:
-        with torch.no_grad(), assumed_batch(pictures):
+        with torch.no_grad(), assumed_batch(batch):
             refuse_diverged(network(*example))
             return torch.export.export(network, example, dynamic_shapes=shapes, strict=False)
     except SaganError:
         raise
-    except Exception as e:  # the tracer runs the architecture's code and raises what it likes
+    except Exception as e:  # the tracer runs the architecture's code, which may raise anything
         raise SaganError(f"architecture '{trained.arch}' cannot be exported: {reason(e)}") from e
 
 
 def refuse_diverged(outputs: Iterable[Tensor]) -> None:
-    """Raises SaganError when an output is not a number."""
+    """Raise SaganError if an output is not finite."""
     if not all(bool(torch.isfinite(output).all()) for output in outputs):
         raise SaganError("the generator's output is not a number: its training diverged; export an earlier checkpoint")
 
 
 def about(trained: TrainedModel) -> str:
-    """What a file says of itself: one JSON object, keys sorted, without the paths of this machine."""
+    """Return the facts of an exported file as JSON, without local paths."""
     try:
         return json.dumps({**describe(published(trained)), "seed_rule": SEED_RULE}, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as e:  # options of a plugin's own
+    except (TypeError, ValueError) as e:  # options of a plugin
         raise SaganError(f"{trained.source}: cannot be described in a file: {e}") from e
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block, exporters print, warn and log nothing: what matters they raise."""
+    """Suppress output, warnings and logging of exporters within the block; errors are raised."""
     loggers = [(logging.getLogger(name), logging.getLogger(name).level) for name in _NOISY_LOGGERS]
     nowhere = io.StringIO()
     with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
@@ -120,8 +119,8 @@ def quiet() -> Iterator[None]:
 
 
 def reason(e: BaseException) -> str:
-    """The sentence of an exporter's error that says why, as one line."""
-    while e.__cause__ is not None:  # each stage of an exporter wraps the error of the one before
+    """Return the reason of an exporter's error in one line."""
+    while e.__cause__ is not None:  # each stage of an exporter wraps the previous error
         e = e.__cause__
     lines = [" ".join(_COLOUR.sub("", line).split()) for line in str(e).splitlines() if line.strip()]
     if any("specialized it to be a constant" in line or "inferred to be a constant" in line for line in lines):

@@ -1,8 +1,7 @@
-"""pt2: a torch.export program, which PyTorch runs without sagan; loaded again and compared before it is written.
+"""Export to pt2, a torch.export program that PyTorch runs without sagan; compared before it is written.
 
-What `torch.export.save` of PyTorch 2.11 to 2.15 writes is a zip of JSON (the graph) and raw bytes (each tensor). The
-one pickle in it, the example inputs, is left out here, so a file of ours holds none, and loading it unpickles nothing.
-`torch.export.load` itself still unpickles what it finds in a stranger's archive: PyTorch warns of that, and so do we.
+`torch.export.save` of PyTorch 2.11 to 2.15 writes a zip of JSON (the graph) and raw bytes (each tensor). Its only
+pickle, the example inputs, is left out here. `torch.export.load` would unpickle those of other archives.
 """
 
 from __future__ import annotations
@@ -29,24 +28,23 @@ FACTS = "sagan.json"
 
 
 def write_pt2(trained: TrainedModel, path: Path, *, notify: Callable[[str], None]) -> Check:
-    """Export, load again, run beside PyTorch, and only then write `path`, atomically.
+    """Export, load again, compare with PyTorch, then write `path` atomically.
 
     `torch.export.load(path).module()(latent, label)` takes latent float32 (B, latent) and, with classes, label int64
-    (B,), for any B from 1 up, and returns a tuple of one: the picture (B, C, H, W) in [-1, 1].
+    (B,), for any B from 1 up, and returns a tuple of one: the image (B, C, H, W) in [-1, 1].
 
     Args:
-        trained: its generator stands on the CPU.
+        trained: its generator is on the CPU.
 
     Raises:
-        SaganError: the architecture has no such graph; the program disagrees with the network; the file cannot be
-            written.
+        SaganError: the architecture cannot be exported; the program and the network differ; the file cannot be written.
     """
     network = Portable(trained).eval()
     with quiet():
         data = _serialised(_traced(trained), trained)
         try:
             loaded = torch.export.load(io.BytesIO(data)).module()
-        except Exception as e:  # the loader raises types of its own
+        except Exception as e:  # the loader raises its own types
             raise SaganError(f"torch.export does not load the exported program: {reason(e)}") from e
 
     def run(given: tuple[Tensor, ...]) -> Sequence[np.ndarray]:
@@ -59,14 +57,13 @@ def write_pt2(trained: TrainedModel, path: Path, *, notify: Callable[[str], None
 
 
 def _traced(trained: TrainedModel) -> ExportedProgram:
-    """The program without weights that it does not read.
+    """Return the program without weights that it does not use.
 
-    A folded generator keeps 3x3 kernels from which the 4x4 ones of its resampling were made; an exported program would
-    carry both.
+    A folded generator keeps the 3x3 kernels that its 4x4 resampling kernels were made from.
     """
     network = Portable(trained).eval()
-    # Routes are chosen as for the largest batch that is checked: small maps explicit, large ones fused.
-    program = trace(network, trained, pictures=BATCHES[-1])
+    # The largest batch of the check: explicit attention for small feature maps, fused for large ones.
+    program = trace(network, trained, batch=BATCHES[-1])
     unread = _unread(program)
     if not unread:
         return program
@@ -74,11 +71,11 @@ def _traced(trained: TrainedModel) -> ExportedProgram:
     for name in unread:
         owner, _, leaf = name.rpartition(".")
         setattr(lean.get_submodule(owner), leaf, nn.Parameter(torch.empty(0), requires_grad=False))
-    return trace(lean, trained, pictures=BATCHES[-1])
+    return trace(lean, trained, batch=BATCHES[-1])
 
 
 def _unread(program: ExportedProgram) -> list[str]:
-    """Names of parameters that no operation takes."""
+    """Return the names of parameters that no operation uses."""
     users = {node.name: len(node.users) for node in program.graph.nodes if node.op == "placeholder"}
     return [name for place, name in program.graph_signature.inputs_to_parameters.items() if not users[place]]
 
@@ -87,12 +84,12 @@ def _serialised(program: ExportedProgram, trained: TrainedModel) -> bytes:
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
-                node.meta.pop("stack_trace", None)  # source lines with the paths of this machine
+                node.meta.pop("stack_trace", None)  # source lines with local paths
     program.example_inputs = None
     out = io.BytesIO()
     try:
         torch.export.save(program, out, extra_files={FACTS: about(trained)})
-    except Exception as e:  # the writer raises types of its own
+    except Exception as e:  # the writer raises its own types
         raise SaganError(f"architecture '{trained.arch}' cannot be exported to pt2: {reason(e)}") from e
     data = out.getvalue()
     if pickles := pickled(data):
@@ -101,13 +98,13 @@ def _serialised(program: ExportedProgram, trained: TrainedModel) -> bytes:
 
 
 def pickled(data: bytes) -> list[str]:
-    """Members of a .pt2 archive that are pickles, or archives that may hold one."""
+    """Return members of a .pt2 archive that are pickles, or archives that may contain one."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         found = []
         for name in archive.namelist():
             with archive.open(name) as member:
                 head = member.read(4)
-            # A weight's raw bytes can be anything; the places where PyTorch keeps pickles are told by name.
+            # By name, because the raw bytes of a weight can look like a pickle.
             kind = name.rpartition("/")[2]
             foreign = kind.startswith(("custom_obj_", "opaque_obj_")) or name.endswith(".pt")
             if foreign and head:

@@ -1,6 +1,6 @@
-"""A web page that draws: the ONNX model, a runtime for it and a page, in a folder that any web server can serve.
+"""Export to a web page: the ONNX model, a runtime and the page, in a folder that any web server can serve.
 
-Nothing in the folder talks to another host: the generator runs in the visitor's browser.
+The page connects to no other host; the generator runs in the visitor's browser.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ from sagan_cli.export.web_runtime import WebRuntime, find_runtime
 from sagan_cli.files import replace_folder, temporary_beside
 
 FORMAT = 1
-"""Of model.json; the page refuses another."""
+"""Version of model.json; the page refuses another."""
 MODEL = "model.onnx"
 FACTS = "model.json"
-_PICTURES = (1, 3, 4)
+_CHANNELS = (1, 3, 4)
 """Channels that a browser can show."""
 _GROUPS, _GROUP, _PROBES = 4, 4, 4
-"""Pictures, few at a time for the memory, and random directions for each, by which latents are ordered."""
+"""Groups of images, images in a group, and random directions of each image, for the order of the latents."""
 
 
 def write_web(trained: TrainedModel, folder: Path, *, runtime: Path | None, notify: Callable[[str], None]) -> Check:
-    """Make `folder` appear whole: model.onnx, model.json, the page's files and onnxruntime-web's.
+    """Write `folder` in one step: model.onnx, model.json, the files of the page and of onnxruntime-web.
 
     Args:
-        runtime: an unpacked onnxruntime-web package or its dist folder; None takes the cached one, or asks npm.
-        notify: told of whatever a user should know.
+        runtime: an unpacked onnxruntime-web package or its dist folder; None: the cached one, or npm's.
+        notify: receives lines for the user.
 
     Returns:
-        How the model did in onnxruntime, beside PyTorch.
+        The comparison of onnxruntime with PyTorch.
 
     Raises:
         UsageError: `runtime` is no such folder.
-        SaganError: there is no runtime to be had; no ONNX of this architecture, or one that disagrees with PyTorch;
-            pictures that are neither gray nor in colour; the folder cannot be written.
+        SaganError: no runtime is available; the architecture cannot be exported; another number of channels; the folder
+            cannot be written.
     """
-    if trained.spec.channels not in _PICTURES:
+    if trained.spec.channels not in _CHANNELS:
         raise SaganError(
             f"--format web: a browser shows 1, 3 or 4 channels, and this model draws {trained.spec.channels}"
         )
-    files = find_runtime(runtime, notify)  # first, for it takes no time to fail
+    files = find_runtime(runtime, notify)  # first, because it fails fast
     attention = _attention(trained)
     with temporary_beside(folder) as work:
         page = work / "page"
-        page.mkdir()  # unlike the temporary_beside, with the mode that a web server needs
+        page.mkdir()  # with the mode that a web server needs
         check = write_onnx(trained, page / MODEL, attention=bool(attention), notify=notify, script=False)
         for source in resources.files("sagan_cli.export").joinpath("web").iterdir():
             (page / source.name).write_bytes(source.read_bytes())
@@ -67,7 +67,7 @@ def write_web(trained: TrainedModel, folder: Path, *, runtime: Path | None, noti
 
 
 def _attention(trained: TrainedModel) -> list[dict[str, Any]]:
-    """Each attention layer's name, ONNX output and grids, from the latent to the picture; none where none are shown."""
+    """Return name, ONNX output and grids of each attention layer in forward order; empty without attention maps."""
     try:
         attention_layers(trained.generator)
     except SaganError:
@@ -82,13 +82,13 @@ def _attention(trained: TrainedModel) -> list[dict[str, Any]]:
 
 
 def _order(trained: TrainedModel) -> list[int]:
-    """The numbers of the latent vector, first those that change the picture most.
+    """Return the indices of the latent vector, largest effect on the image first.
 
-    That is the mean squared slope of all pixels, the diagonal of E[J^T J], estimated by products of J^T with random
-    vectors (Hutchinson 1989). On trained models slopes differ twentyfold, and 64 products find the largest twelve.
+    The effect is the mean squared derivative of all pixels, the diagonal of E[J^T J], estimated by products of J^T with
+    random vectors (Hutchinson 1989). 64 products find the largest twelve of a trained model.
     """
     given = inputs(trained, _GROUPS * _GROUP)
-    generator = copy.deepcopy(trained.generator)  # what it kept from passes in inference mode knows no gradients
+    generator = copy.deepcopy(trained.generator)  # its caches were made in inference mode
     rng = torch.Generator().manual_seed(0)
     slope = torch.zeros(trained.spec.latent)
     for start in range(0, _GROUPS * _GROUP, _GROUP):
@@ -96,7 +96,7 @@ def _order(trained: TrainedModel) -> list[int]:
         z = given[0][part].clone().requires_grad_()
         with torch.enable_grad():
             x = generator(z, given[1][part] if len(given) > 1 else None)
-        if not x.requires_grad:  # a generator may be no function that can be differentiated
+        if not x.requires_grad:  # the generator may not be differentiable
             return list(range(trained.spec.latent))
         for left in range(_PROBES, 0, -1):
             (product,) = torch.autograd.grad(x, z, torch.randn(x.shape, generator=rng), retain_graph=left > 1)
@@ -105,7 +105,7 @@ def _order(trained: TrainedModel) -> list[int]:
 
 
 def _facts(trained: TrainedModel, attention: list[dict[str, Any]], runtime: WebRuntime, size: int) -> dict[str, Any]:
-    """What the page must know, and what a visitor may."""
+    """Return model.json: what the page uses and shows."""
     generator = describe(published(trained))
     spec, data = trained.spec, generator["data"]
     source = str(data["source"]).rstrip("/")
@@ -113,7 +113,7 @@ def _facts(trained: TrainedModel, attention: list[dict[str, Any]], runtime: WebR
     return {
         "format": FORMAT,
         "title": f"{trained.arch} · {source}",
-        "about": f"{spec.width} × {spec.height} pixels, learnt from {data['count']:,} pictures "
+        "about": f"{spec.width} × {spec.height} pixels, trained on {data['count']:,} images "
         f"in {trained.step:,} steps ({kind}).",
         "height": spec.height,
         "width": spec.width,

@@ -1,4 +1,4 @@
-"""onnxruntime-web's files: from a folder that the user names, from the cache, or from npm with its digest checked."""
+"""Find the files of onnxruntime-web: in a given folder, in the cache, or from npm with a checked digest."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from sagan_cli.files import write_atomic, write_directory
 
 PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
-"""The version that the page is tested with, and that npm is asked for."""
+"""The version that the page is tested with and that npm fetches."""
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-"""Of that version's archive, as the registry itself publishes it."""
+"""Digest of that version's archive, as published by the registry."""
 
-# The WebAssembly backend alone, as a module with its loader inside. One thread: more would need a server that sends
-# isolation headers.
+# The WebAssembly backend as a module with its loader. More than one thread would need a server with isolation headers.
 SCRIPT, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 LICENCE = "LICENSE"
-# In the page's folder. `.js`, because servers exist that send `.mjs` as a download, which browsers refuse to run.
+# Names in the page's folder. `.js`, because some servers send `.mjs` with a type that browsers do not run.
 _HERE = {SCRIPT: f"{PACKAGE}.js", WASM: f"{PACKAGE}.wasm", LICENCE: f"{PACKAGE}.LICENSE.txt"}
 _SECONDS = 600
 _BANNER = re.compile(r"ONNX Runtime Web v(\d+\.\d+\.\d+[\w.+-]*)")
@@ -43,15 +42,15 @@ class WebRuntime:
 
     version: str
     files: dict[str, bytes]
-    """By their names in the package: SCRIPT, WASM, LICENCE."""
+    """Name in the package (SCRIPT, WASM, LICENCE) -> contents."""
 
     def write(self, folder: Path) -> None:
-        """Put them into a page's folder, under the names that `facts` tells."""
+        """Write the files to a page's folder, under the names in `facts`."""
         for name, data in self.files.items():
             write_atomic(folder / _HERE[name], data)
 
     def facts(self) -> dict[str, Any]:
-        """For model.json."""
+        """Return the entry of model.json."""
         return {
             "name": PACKAGE,
             "version": self.version,
@@ -61,11 +60,11 @@ class WebRuntime:
 
 
 def find_runtime(given: Path | None, notify: Callable[[str], None]) -> WebRuntime:
-    """The runtime in `given`, else the one in the cache, else npm's, which then goes to the cache.
+    """Return the runtime in `given`, else the cached one, else npm's, which is then cached.
 
     Raises:
         UsageError: `given` is no folder.
-        SaganError: the files are not in `given`; or nothing is given, nothing cached, and npm is missing or fails.
+        SaganError: the files are not in `given`; or none is cached, and npm is missing or fails.
     """
     if given is not None:
         found = _read(given)
@@ -77,7 +76,7 @@ def find_runtime(given: Path | None, notify: Callable[[str], None]) -> WebRuntim
         notify(f"fetching {PACKAGE} {VERSION} with npm, once; it is kept in {kept}")
         files = _unpacked(_packed())
         if not write_directory(kept, lambda work: _fill(work, files)):
-            _fill(kept, files)  # one that lacked a file
+            _fill(kept, files)  # an incomplete one
     return _read(kept)
 
 
@@ -92,7 +91,7 @@ def _read(folder: Path) -> WebRuntime:
     try:
         files = {name: (place / name).read_bytes() for name in (SCRIPT, WASM)}
         own = next((p for p in (place / LICENCE, place.parent / LICENCE) if p.is_file()), None)
-        # The package says that it is MIT and comes without the text.
+        # The package has the MIT licence and comes without its text.
         licence = own or resources.files("sagan_cli.export").joinpath("web_licence.txt")
         files[LICENCE] = licence.read_bytes()
     except OSError as e:
@@ -104,11 +103,11 @@ def _read(folder: Path) -> WebRuntime:
 
 
 def _packed() -> bytes:
-    """The package's archive, by npm, which knows where this user's registry is."""
+    """Return the package's archive, fetched by npm, which is configured for the user's registry."""
     by_hand = f"unpack {PACKAGE} {VERSION} somewhere and name that folder by --runtime DIR"
     npm = shutil.which("npm")
     if os.environ.get("SAGAN_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on"):
-        raise SaganError(f"the page needs {PACKAGE} {VERSION}, and SAGAN_OFFLINE forbids to fetch it: {by_hand}")
+        raise SaganError(f"the page needs {PACKAGE} {VERSION}, and SAGAN_OFFLINE forbids fetching it: {by_hand}")
     if npm is None:
         raise SaganError(f"the page needs {PACKAGE} {VERSION}: install npm, which fetches it, or {by_hand}")
     with tempfile.TemporaryDirectory() as work:
@@ -126,7 +125,7 @@ def _packed() -> bytes:
         except (OSError, ValueError, subprocess.TimeoutExpired) as e:
             raise SaganError(f"npm cannot fetch {PACKAGE} {VERSION} ({type(e).__name__}): {by_hand}") from e
     if base64.b64encode(hashlib.sha512(data).digest()).decode() != SHA512:
-        raise SaganError(f"what npm fetched as {PACKAGE} {VERSION} is not that version, by its digest: {by_hand}")
+        raise SaganError(f"the digest of what npm fetched is not that of {PACKAGE} {VERSION}: {by_hand}")
     return data
 
 
@@ -135,7 +134,7 @@ def _unpacked(archive: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         for name in (SCRIPT, WASM):
             member = tar.extractfile(f"package/dist/{name}")
-            assert member is not None, name  # the archive is known by its digest
+            assert member is not None, name  # the digest was checked
             files[name] = member.read()
     return files
 

@@ -18,7 +18,7 @@ from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import sample
 from sagan_cli.engine import sample as pictures
 from sagan_cli.engine.runtime import Runtime
-from sagan_cli.export import draw
+from sagan_cli.export import draw_script as draw
 from sagan_cli.export.onnx import write_onnx
 from sagan_cli.export.trained_model import open_trained_model
 from sagan_cli.ops.randomness import generator

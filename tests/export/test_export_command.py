@@ -117,7 +117,7 @@ def test_onnx_its_card_and_its_script(home: Path, tmp_path: Path) -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason=f"{name} is not installed: pip install 'sagan-cli[onnx]'")
     ok("export", RUN, "--out", tmp_path / "m.onnx", cwd=home)
-    assert "Read back and run in onnxruntime" in (tmp_path / "m.onnx.md").read_text()
+    assert "Loaded again, run in onnxruntime" in (tmp_path / "m.onnx.md").read_text()
     assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "m.onnx.md", "m_draw.py"}
     assert ok("export", RUN, "--format", "onnx", "--out", "-", cwd=home) == (tmp_path / "m.onnx").read_bytes()
 
@@ -152,7 +152,7 @@ def test_the_card_tells_what_is_known(home: Path, tmp_path: Path) -> None:
     assert card.startswith("# sagan 16x16 on idx\n")
     assert "class-conditional" in card
     assert 'load_generator("my.safetensors")' in card
-    assert "60 pictures of **idx**" in card
+    assert "60 images of **idx**" in card
     assert record["data_digest"] in card
     assert "| steps | 6 |" in card
     assert "| learning rate of G | 0.01 |" in card
@@ -160,7 +160,7 @@ def test_the_card_tells_what_is_known(home: Path, tmp_path: Path) -> None:
     low, high = record["interval"]
     assert f"| {low:.4f} to {high:.4f} | classifier | 32 | 32 of train |" in card
     assert "isc (higher is better)" in card
-    assert "licence of the weights: not stated" in card
+    assert "Licence of the weights: not stated" in card
     assert "| 16 | 0 |" in card
     assert str(home) not in card, "paths of this machine are nobody's business"
     ok("export", "runs/002-idx-sagan16", "--out", tmp_path / "other.safetensors", cwd=home)

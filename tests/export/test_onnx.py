@@ -125,10 +125,10 @@ def test_a_model_that_draws_something_else_is_never_written(tmp_path: Path, monk
     path.write_bytes(b"the old one")
     right = exporting.trace
 
-    def wrong(network, made, *, pictures):  # the traced weights are not those that PyTorch draws with
+    def wrong(network, made, *, batch):  # the traced weights are not those that PyTorch draws with
         network = copy.deepcopy(network)
         network.generator.to_image.bias[1] += 0.01
-        return right(network, made, pictures=pictures)
+        return right(network, made, batch=batch)
 
     monkeypatch.setattr(exporting, "trace", wrong)
     with pytest.raises(SaganError, match=r"differs from PyTorch by 0\.0\d+ in 'image' of a batch of 1, at \(0, 1, \d"):

@@ -65,7 +65,7 @@ def test_npm_is_asked_once_and_its_answer_checked(npm: Path, tmp_path: Path, mon
     data = archive(web_runtime.VERSION)
     (tmp_path / "made.tgz").write_bytes(data)
     npm.write_text(f'echo "$@" >> {tmp_path}/asked; cp {tmp_path}/made.tgz onnxruntime-web.tgz', encoding="utf-8")
-    with pytest.raises(SaganError, match=r"not that version, by its digest: unpack onnxruntime-web .* --runtime DIR"):
+    with pytest.raises(SaganError, match=r"is not that of onnxruntime-web 1.30.0: unpack onnxruntime-web .* --runtime DIR"):
         web_runtime.find_runtime(None, lambda _: None)
     monkeypatch.setattr(web_runtime, "SHA512", base64.b64encode(hashlib.sha512(data).digest()).decode())
     said: list[str] = []
@@ -82,7 +82,7 @@ def test_without_npm_both_ways_out_are_named(npm: Path, monkeypatch: pytest.Monk
     with pytest.raises(SaganError, match=r"\(npm error code ENOTFOUND\): try again, or unpack .* by --runtime DIR"):
         web_runtime.find_runtime(None, lambda _: None)
     monkeypatch.setenv("SAGAN_OFFLINE", "1")
-    with pytest.raises(SaganError, match="SAGAN_OFFLINE forbids to fetch it: unpack"):
+    with pytest.raises(SaganError, match="SAGAN_OFFLINE forbids fetching it: unpack"):
         web_runtime.find_runtime(None, lambda _: None)
     monkeypatch.delenv("SAGAN_OFFLINE")
     monkeypatch.setenv("PATH", "")

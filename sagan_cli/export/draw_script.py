@@ -2,8 +2,8 @@
 
     python draw.py model.onnx --seeds 0-15 --out grid.png
 
-The pictures are those of `sagan sample --seeds 0-15` (to one level of 255): a picture is a function of its seed. The
-file stands alone and may be copied anywhere; as a module it offers `Model`, `latents` and `draw`.
+The images are those of `sagan sample --seeds 0-15` (to one level of 255), because an image is a function of its seed.
+The file needs no other file of sagan; as a module it has `Model`, `latents` and `draw`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from typing import Any
 import numpy as np
 
 BATCH = 8
-"""Pictures computed together."""
+"""Images computed together."""
 GAP = 2
-"""White pixels between the pictures of a grid."""
+"""White pixels between the images of a grid."""
 FORMAT = 1
-"""Of the facts in the model's metadata that this file understands."""
+"""Version of the model's metadata."""
 
 
 class Words:
     """The 32-bit words of PyTorch's CPU generator: Mersenne Twister 19937, seeded with the low half of the seed.
 
-    NumPy's RandomState seeds and runs the same engine, and NumPy has promised that its stream stays.
+    NumPy's RandomState is the same generator, and its stream is guaranteed not to change.
     """
 
     def __init__(self, seed: int) -> None:
@@ -53,17 +53,17 @@ class Words:
         return (self.take(count) & np.uint32(0xFFFFFF)).astype(np.float32) * np.float32(2**-24)
 
     def normal(self, count: int) -> np.ndarray:
-        """float32 (count,) ~ N(0, 1), as torch.randn(count) draws them on a CPU.
+        """Return float32 (count,) ~ N(0, 1), as torch.randn(count) on a CPU.
 
-        Below 16 numbers the same to the bit. From 16 up PyTorch computes in float32 with vector instructions of the
-        machine at hand, whose logarithm and sine are off by a last bit themselves: equal to within 5e-7.
+        Below 16 numbers, the bits are equal. From 16 up, PyTorch computes in float32 with vector instructions, whose
+        logarithm and sine have an error in the last bit: equal to within 5e-7.
         """
         if count < 16:
             return self._normal_pairs(count)
         out = self.uniform_floats(count)
         whole = count - count % 16
         out[:whole] = _box_muller(out[:whole])
-        if count % 16:  # PyTorch draws the last sixteen anew
+        if count % 16:  # PyTorch draws the last sixteen again
             out[-16:] = _box_muller(self.uniform_floats(16))
         return out
 
@@ -74,14 +74,14 @@ class Words:
         return pairs.reshape(-1)[:count].astype(np.float32)
 
     def below(self, limit: int) -> int:
-        """One integer from 0 to limit - 1, as torch.randint draws it for limits under 2^28."""
+        """Return an integer from 0 to limit - 1, as torch.randint for limits under 2^28."""
         return int(self.take(1)[0]) % limit
 
 
 def _box_muller(u: np.ndarray) -> np.ndarray:
-    """float32 (16 k,) uniform -> normal: in each sixteen, number j and number j + 8 make a pair."""
+    """Convert float32 (16 k,) from uniform to normal: in each sixteen, numbers j and j + 8 are a pair."""
     u = u.reshape(-1, 2, 8)
-    # Rounded to float32 where PyTorch rounds, exact between.
+    # Rounded to float32 where PyTorch rounds.
     radius = np.sqrt(np.float32(-2) * np.log((np.float32(1) - u[:, 0]).astype(np.float64)).astype(np.float32))
     angle = (np.float32(2 * np.pi) * u[:, 1]).astype(np.float64)
     pairs = np.stack([radius * np.cos(angle).astype(np.float32), radius * np.sin(angle).astype(np.float32)], axis=1)
@@ -91,10 +91,10 @@ def _box_muller(u: np.ndarray) -> np.ndarray:
 def latents(
     seeds: Iterable[int], length: int, num_classes: int, label: int | None = None, truncation: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """z float32 (n, length) and y int64 (n,), each row from its own seed; y is 0 where there are no classes.
+    """Return z float32 (n, length) and y int64 (n,), each row from its own seed; y is 0 without classes.
 
-    Without a label the seed chooses the class. Truncation t squeezes the normal onto [-t, t] by its distribution
-    function, as `sagan sample --truncation t` does.
+    Without a label the seed chooses the class. Truncation t maps the normal distribution onto [-t, t] by its
+    distribution function, as `sagan sample --truncation t`.
     """
     z, y = [], []
     for seed in seeds:
@@ -113,7 +113,7 @@ def latents(
 
 
 def _below(x: float) -> float:
-    """The normal distribution function."""
+    """Return the value of the normal distribution function."""
     return 0.5 * math.erfc(-x / math.sqrt(2))
 
 
@@ -121,7 +121,7 @@ class Model:
     """An exported generator in onnxruntime."""
 
     def __init__(self, path: str | Path) -> None:
-        """Raises ValueError for a file that is no such generator, or of a later format."""
+        """Raise ValueError for a file that is no exported generator, or of another format."""
         import onnxruntime
 
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -136,14 +136,14 @@ class Model:
         self.num_classes: int = self.facts["spec"]["num_classes"]
 
     def draw(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """z float32 (n, latent), y int64 (n,) -> uint8 (n, H, W, C)."""
+        """Return images uint8 (n, H, W, C) of z float32 (n, latent) and y int64 (n,)."""
         parts = []
         for start in range(0, len(z), BATCH):
             feed = {"latent": z[start : start + BATCH]}
             if self.num_classes:
                 feed["class"] = y[start : start + BATCH]
             image = self.session.run(["image"], feed)[0]
-            # Rounded half to even, like PyTorch.
+            # Rounded half to even, as in PyTorch.
             levels = np.rint((np.clip(image, -1, 1) + np.float32(1)) * np.float32(127.5)).astype(np.uint8)
             parts.append(levels.transpose(0, 2, 3, 1))
         return np.concatenate(parts)
@@ -152,42 +152,42 @@ class Model:
 def draw(
     path: str | Path, seeds: Sequence[int], label: int | None = None, truncation: float | None = None
 ) -> np.ndarray:
-    """uint8 (n, H, W, C): the pictures of these seeds."""
+    """Return the images of seeds, uint8 (n, H, W, C)."""
     model = Model(path)
     return model.draw(*latents(seeds, model.length, model.num_classes, label, truncation))
 
 
-def grid(pictures: np.ndarray) -> np.ndarray:
-    """uint8 (n, H, W, C) -> one picture (h, w, C), as square as can be."""
-    n, h, w, c = pictures.shape
+def grid(images: np.ndarray) -> np.ndarray:
+    """Arrange uint8 (n, H, W, C) in one image (h, w, C), nearly square."""
+    n, h, w, c = images.shape
     columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     sheet = np.full((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, c), 255, np.uint8)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         top, left = i // columns * (h + GAP), i % columns * (w + GAP)
-        sheet[top : top + h, left : left + w] = picture
+        sheet[top : top + h, left : left + w] = image
     return sheet
 
 
-def png(picture: np.ndarray) -> bytes:
-    """uint8 (H, W, C), C in 1, 3, 4 -> the bytes of a PNG file."""
-    height, width, channels = picture.shape
+def png(image: np.ndarray) -> bytes:
+    """Encode uint8 (H, W, C), C in 1, 3, 4, as PNG."""
+    height, width, channels = image.shape
     header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
     lines = np.zeros((height, 1 + width * channels), np.uint8)  # each line begins with its filter: none
-    lines[:, 1:] = picture.reshape(height, -1)
+    lines[:, 1:] = image.reshape(height, -1)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
     body = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Draw pictures with a generator exported by sagan.")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Draw images with a generator exported by sagan.")
     parser.add_argument("model", help="the .onnx file")
     parser.add_argument("--seeds", default="0-15", help="exact seeds, as in 0-15,42 (default 0-15)")
     parser.add_argument("--class", dest="label", help="name or index of the class; without it each seed chooses")
     parser.add_argument("--truncation", type=float, help="keep latents within [-T, T]")
-    parser.add_argument("--out", default="grid.png", help="a grid as .png, or single pictures (n, H, W, C) as .npy")
+    parser.add_argument("--out", default="grid.png", help="a grid as .png, or single images (n, H, W, C) as .npy")
     given = parser.parse_args(words)
     out = Path(given.out)
     if out.suffix not in (".png", ".npy"):
@@ -198,13 +198,13 @@ def main(words: Sequence[str] | None = None) -> None:
         seeds = _seeds(given.seeds)
         model = Model(given.model)
         label = None if given.label is None else _label(given.label, model.facts["class_names"])
-    except Exception as e:  # noqa: BLE001 - onnxruntime's errors share no base; each becomes one line
+    except Exception as e:  # noqa: BLE001 - onnxruntime's errors have no common base
         parser.error(" ".join(str(e).split()))
-    pictures = model.draw(*latents(seeds, model.length, model.num_classes, label, given.truncation))
+    images = model.draw(*latents(seeds, model.length, model.num_classes, label, given.truncation))
     if out.suffix == ".png":
-        out.write_bytes(png(grid(pictures)))
+        out.write_bytes(png(grid(images)))
     else:
-        np.save(out, pictures)
+        np.save(out, images)
 
 
 def _seeds(text: str) -> list[int]:
