@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import check_attention, geometry
-from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, options
+from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, AttentionNetwork, checked_options
 from sagan_cli.model.blocks import DownBlock, UpBlock
-from sagan_cli.model.layers import ConditionalBatchNorm2d, LayerTypes
-from sagan_cli.model.sagan import Options
+from sagan_cli.model.layers import ConditionalBatchNorm2d, LayerTypes, layer_types
 from sagan_cli.ops.precision import no_autocast, wide
 
 ARCH = "sagan-cifar"
@@ -28,7 +27,7 @@ KNOWN = {name: ATTENTION[name] for name in ("attention", "attn_ratio")} | {"spec
 """The options of `sagan-cifar`, and their values."""
 
 
-class Generator(nn.Module):
+class Generator(AttentionNetwork):
     """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
     def __init__(self, spec: ModelSpec, kit: LayerTypes) -> None:
@@ -48,12 +47,8 @@ class Generator(nn.Module):
             h = self.attention.after(n)(block(h, y))
         return torch.tanh(wide(self.to_image(F.relu(self.norm(h, None)))))
 
-    def attention_layers(self) -> dict[str, nn.Module]:
-        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
-        return self.attention.layers()
 
-
-class Discriminator(nn.Module):
+class Discriminator(AttentionNetwork):
     """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,)."""
 
     def __init__(self, spec: ModelSpec, kit: LayerTypes) -> None:
@@ -79,10 +74,6 @@ class Discriminator(nn.Module):
                 logits = logits + (self.embed(y) * h).sum(1)
         return logits
 
-    def attention_layers(self) -> dict[str, nn.Module]:
-        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
-        return self.attention.layers()
-
 
 def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
     """Build the `sagan-cifar` networks; options: `KNOWN`.
@@ -91,9 +82,8 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
         UsageError: unsupported image size, attention map or option.
     """
     check_attention(spec.height, spec.width, spec.attn_at)
-    options(spec, ARCH, KNOWN)
-    said = Options.of(spec)
-    return Generator(spec, said.generator), Discriminator(spec, said.discriminator)
+    in_g, in_d = layer_types(checked_options(spec, ARCH, KNOWN)["spectral_norm"])
+    return Generator(spec, in_g), Discriminator(spec, in_d)
 
 
 def _attention(spec: ModelSpec, sides: list[int], width: int, kit: LayerTypes) -> AttentionBlocks:
