@@ -104,7 +104,7 @@ def machine(whole: Results) -> str:
             rows.append([section, f"{about['seconds']:.0f}", about.get("others_cores_before", ""),
                          about.get("others_cores", ""), f"{about.get('steal', 0):.1%}",
                          "quick" if about["quick"] else "whole"])  # fmt: skip
-    head = ["section", "seconds", "cores busy with others before", "and during", "stolen by the host", "run"]
+    head = ["section", "seconds", "cores used by others before", "and during", "stolen by the host", "run"]
     return "\n".join(lines) + "\n\n" + table(head, rows)
 
 
@@ -140,8 +140,8 @@ def work(whole: Results) -> str:
             " / ".join(f"{found['memory'][s]['peak_mib']:,}" for s in SIDES),
             *([" / ".join(str(found["profile"][s]["kernels"]) for s in SIDES)] if _on_cuda(whole) else []),
         ])  # fmt: skip
-    head = ["textbook / exact / default", "GFLOP a step", "GFLOP/s", "of the convolution's peak", "peak memory, MiB"]
-    return table([*head, *(["kernels a step"] if _on_cuda(whole) else [])], rows)
+    head = ["textbook / exact / default", "GFLOP per step", "GFLOP/s", "of the convolution's peak", "peak memory, MiB"]
+    return table([*head, *(["kernels per step"] if _on_cuda(whole) else [])], rows)
 
 
 def unequal(whole: Results) -> str:
@@ -186,7 +186,7 @@ def sampling(whole: Results) -> str:
                 name, row["batch"], *(count(rate[k]["median"]) for k in rate if k != "textbook again"),
                 *(spread(less[k]) for k in less),
             ])  # fmt: skip
-    head = ["pictures a second", "batch", "textbook", "folded fp32", "folded bf16", "`sagan sample`", "fp32, time",
+    head = ["images per second", "batch", "textbook", "folded fp32", "folded bf16", "`sagan sample`", "fp32, time",
             "bf16, time", "`sagan sample`, time", "textbook again"]  # fmt: skip
     return table(head, rows)
 
@@ -230,7 +230,7 @@ def processes(whole: Results) -> str:
     """One batch over several processes."""
     rows = [[row["processes"], milliseconds(row["seconds"]), count(row["batch"] / row["seconds"]["median"])]
             for row in whole["curves"]["processes"]]  # fmt: skip
-    return table(["processes", "ms a step", "pictures a second"], rows)
+    return table(["processes", "ms per step", "images per second"], rows)
 
 
 def folding(whole: Results) -> str:

@@ -78,7 +78,7 @@ CPU = (
     _share("sagan-32", "SAGAN-32, share of the bf16 convolution's peak", "default", 70),
     _draw("drawing, SAGAN-32, batch 64", "folded fp32", "exact fp32", 0.50),
     _draw("drawing, SAGAN-32, batch 64", "folded bf16", "bf16", 0.30),
-    Target("`sagan sample` of 64 pictures, cold, over `import torch`", "exported file", 1.6,
+    Target("`sagan sample` of 64 images, cold, relative to `import torch`", "exported file", 1.6,
            ("sampling", "start", "SAGAN-32, CIFAR-10's network", "ratio", "exported file", "median")),
 )  # fmt: skip
 CUDA = (
@@ -103,7 +103,7 @@ def rows(whole: Results) -> str:
                 held.append(f"- {target.title}, {target.settings}: {_spent(whole, target)}.")
         lines.append(f"| {target.title} | {target.settings} | {target.text(target.goal)} | {told[0]} | {told[1]} |")
     table = "\n".join(lines)
-    return table if not held else table + "\n\nWhere the time of the missed ones goes:\n\n" + "\n".join(held)
+    return table if not held else table + "\n\nWhere the time of the missed targets goes:\n\n" + "\n".join(held)
 
 
 def systems_in(whole: Results) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
-"""The only file that writes to standard output and standard error. Results go to the first, words to the second.
+"""Output: results to stdout, messages and progress to stderr. No other module writes to them.
 
-Progress is drawn where standard error is a terminal, and told in a plain line every few seconds where it is not.
-Nothing here imports rich before something is drawn.
+Progress is a bar on a terminal, and otherwise a plain line every few seconds. rich is imported when a bar is drawn.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _quiet = False
 
 
 def set_quiet(quiet: bool) -> None:
-    """Silence notes, warnings and progress from here on; errors and results still appear."""
+    """Silence notes, warnings and progress, but not errors and results."""
     global _quiet
     _quiet = quiet
 
@@ -47,63 +46,63 @@ def quiet() -> bool:
 
 
 def note(message: str) -> None:
-    """A line for the person at the keyboard, on standard error."""
+    """Print a line for the user on stderr."""
     if not _quiet:
         _say(message)
 
 
 def warn(message: str) -> None:
-    """Something the user should know and that stops nothing."""
+    """Print a warning on stderr."""
     if not _quiet:
         _say(f"sagan: warning: {message}")
 
 
 def error(message: str, command: str = "sagan") -> None:
-    """The one line that explains a failure; never silenced, never more than a line."""
+    """Print an error as one line on stderr, also when quiet."""
     _say(f"{command}: error: {' '.join(message.split())}")
 
 
 def bug(e: BaseException) -> None:
-    """The one line for a failure that is ours, with the way to its traceback."""
+    """Print one line for an unexpected exception, with the way to its traceback."""
     text = " ".join(f"{type(e).__name__}: {e}".split()).removesuffix(":")
     _say(f"sagan: bug: {text} (set SAGAN_DEBUG=1 for the traceback)")
 
 
 def show_traceback(e: BaseException) -> None:
-    """What SAGAN_DEBUG=1 asks for."""
+    """Print the traceback, as with SAGAN_DEBUG=1."""
     _say("".join(traceback.format_exception(e)).rstrip("\n"))
 
 
 def result(text: str) -> None:
-    """A line (or several) of the result, on standard output."""
+    """Print lines of the result on stdout."""
     sys.stdout.write(text + "\n")
 
 
 def emit_json(value: Any) -> None:
-    """The result as one line of JSON; paths and other plain objects as text."""
+    """Print the result as one line of JSON on stdout; paths and other objects become strings."""
     result(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
 
 
 def result_on_screen() -> bool:
-    """Whether standard output is a screen and not a pipe or file."""
+    """Return whether stdout is a terminal, not a pipe or file."""
     return sys.stdout.isatty()
 
 
 def refuse_terminal(flag: str = "--out -") -> None:
-    """Refuse to write bytes to a screen; to be asked before the work, not after it.
+    """Stop before the work if bytes would be written to a terminal.
 
     Raises:
-        UsageError: standard output is a terminal.
+        UsageError: stdout is a terminal.
     """
     if result_on_screen():
         raise UsageError(f"{flag}: standard output is a terminal; name a file, or add a pipe or > FILE")
 
 
 def write_streamed(fill: Callable[[IO[bytes]], object]) -> None:
-    """The result as bytes, on standard output, as `fill` writes them.
+    """Write a binary result to stdout with `fill`.
 
     Raises:
-        UsageError: standard output is a terminal.
+        UsageError: stdout is a terminal.
     """
     refuse_terminal()
     sys.stdout.flush()
@@ -112,24 +111,27 @@ def write_streamed(fill: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """The same for bytes that are at hand."""
+    """Write bytes to stdout, as `write_streamed`."""
     write_streamed(lambda f: f.write(data))
 
 
 def terminal() -> bool:
-    """Whether standard error is a screen on which a line can be redrawn."""
+    """Return whether stderr is a terminal on which a line can be redrawn."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Tick(Protocol):
-    """Tells a progress display how far the work is; `total` corrects the first estimate."""
+    """Callback that updates a progress display; `total` replaces the first estimate."""
 
     def __call__(self, done: int, total: int | None = None) -> None: ...
 
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Tick]:
-    """`with progress("packing", 5000) as tick: tick(1200)`: a bar, plain lines, or nothing when quiet."""
+    """Show progress as a bar or plain lines, or not at all when quiet.
+
+    Example: `with progress("packing", 5000) as tick: tick(1200)`.
+    """
     if _quiet:
         yield lambda done, total=None: None
     elif terminal():
@@ -147,14 +149,14 @@ def _bar(label: str, total: int) -> Iterator[Tick]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Standard output is left alone: a result written under the bar must not turn into a message.
+    # stdout is not redirected: a result written under the bar must not go to stderr.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done, total=None: bar.update(task, completed=done, **({} if total is None else {"total": total}))
 
 
 class _Lines:
-    """A plain line at most every EVERY seconds; a short piece of work says nothing."""
+    """Progress as a plain line at most every EVERY seconds; short work prints nothing."""
 
     def __init__(self, label: str, total: int) -> None:
         self._label, self._total, self._done = label, total, 0
@@ -168,7 +170,7 @@ class _Lines:
             self._tell()
 
     def finish(self) -> None:
-        """The last state, if any was told before."""
+        """Print the last state, if any was printed before."""
         if 0 <= self._said < self._done:
             self._tell()
 
@@ -179,7 +181,7 @@ class _Lines:
 
 
 def clock(seconds: float) -> str:
-    """3725 -> 1:02:05, 65 -> 1:05; ?? where the time is not known."""
+    """Format seconds: 3725 -> 1:02:05, 65 -> 1:05; ?? if the time is unknown."""
     if not 0 <= seconds < float("inf"):
         return "??"
     minutes, rest = divmod(round(seconds), 60)
@@ -188,13 +190,13 @@ def clock(seconds: float) -> str:
 
 
 def _say(message: str) -> None:
-    # Looked up anew each time: while a live display runs, sys.stderr prints above it.
+    # Looked up at each call: while a bar is drawn, sys.stderr is replaced and prints above it.
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """The rows, the first of which is the heading, as lines; all must be of one length."""
+    """Format rows of equal length, the heading first: aligned on a terminal, separated by tabs in a pipe."""
     if not console.result_on_screen():
         return "\n".join("\t".join(row) for row in rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

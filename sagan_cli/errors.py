@@ -1,7 +1,7 @@
-"""The errors that a user can cause or mend. Everything else is a bug and keeps its traceback.
+"""Errors that a user can cause or correct. Any other exception is a bug.
 
 Every message is one line that names the flag, file or key and the way out. Only `sagan_cli.cli.main` turns these
-into exit codes: 2 for a wrong command line, 1 for work that failed.
+into exit codes.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from collections.abc import Iterable
 
 
 class SaganError(Exception):
-    """Work that failed for a reason outside the code: exit code 1."""
+    """A task that failed for a reason outside the code: exit code 1."""
 
     exit_code = 1
 
 
 class UsageError(SaganError):
-    """A command line, configuration key or environment variable that cannot be right: exit code 2."""
+    """An invalid command line, configuration key or environment variable: exit code 2."""
 
     exit_code = 2
 
 
 class DataError(SaganError):
-    """A data set that exists and cannot be trained on."""
+    """A dataset that exists and cannot be used."""
 
 
 class BadImage(SaganError):
-    """One picture that cannot be read; packing counts and skips it."""
+    """An image that cannot be read; packing counts and skips it."""
 
 
 class PluginError(SaganError):
@@ -39,6 +39,6 @@ class CheckpointError(SaganError):
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean 'x'?)" for a near miss, "" otherwise; made to stand at the end of a message."""
+    """Return " (did you mean 'x'?)" for the end of a message, or "" if no known name is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of either."""
+"""Atomic writing of files and directories: after a crash there is the old one or the new one, complete."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import IO
 from sagan_cli.errors import SaganError
 
 TEMPORARY = ".tmp-"
-"""Prefix of work in progress; whatever carries it may be deleted when nobody writes it."""
+"""Prefix of temporary files and directories; they may be deleted when no process writes them."""
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Replace `path` by `data`: temporary file beside it, fsync, rename.
+    """Replace `path` by `data`: temporary file in the same directory, fsync, rename.
 
-    `durable=False` leaves out the fsync, for many small files that can be made again.
+    `durable=False` omits the fsync, for many small files that can be written again.
 
     Raises:
         SaganError: the directory cannot be written, or the disk is full.
@@ -30,7 +30,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def write_stream(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
-    """Replace `path` by what `fill` writes, in the same way; nothing is left behind when `fill` raises."""
+    """Replace `path` by what `fill` writes, as `write_atomic`; no file is left if `fill` raises."""
     with _said(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
@@ -40,7 +40,7 @@ def write_stream(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bo
                 f.flush()
                 if durable:
                     os.fsync(f.fileno())
-            Path(name).chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
+            Path(name).chmod(0o666 & ~_umask())  # mkstemp sets 0600
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -50,10 +50,10 @@ def write_stream(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bo
 
 
 def write_directory(path: Path, fill: Callable[[Path], None]) -> bool:
-    """Make the new directory `path` appear whole: `fill` writes into a temporary one, which is then renamed.
+    """Create the directory `path` atomically: `fill` writes into a temporary one, which is then renamed.
 
     Returns:
-        Whether this call made it; False when one that is not empty stood there, which is left as it is.
+        Whether this call created it; False if a directory that is not empty exists, which is left unchanged.
 
     Raises:
         SaganError: it cannot be written.
@@ -83,7 +83,7 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file's bytes, in hex.
+    """Return the sha256 of a file in hexadecimal.
 
     Raises:
         OSError: it cannot be read.
@@ -93,7 +93,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames within a directory survive a power cut; a no-op where directories cannot be opened (Windows)."""
+    """Make renames within a directory survive a power failure; no effect on Windows."""
     if os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -118,22 +118,22 @@ def _umask() -> int:
 
 
 _STALE_AFTER = 3600
-"""Seconds without a write after which a half-written entry has no writer any more."""
+"""Seconds without a write after which a temporary entry is considered abandoned."""
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written."""
+    """Remove temporary entries that killed processes left."""
     for left in folder.glob(f"{TEMPORARY}*"):
         try:
             touched = max(p.stat().st_mtime for p in (left, *left.iterdir()))
         except OSError:
-            continue  # its owner finished or removed it just now
+            continue  # its owner has just finished or removed it
         if touched < time.time() - _STALE_AFTER:
             shutil.rmtree(left, ignore_errors=True)
 
 
 def discard(path: Path) -> None:
-    """Take a damaged entry away in one step, so that no other process sees it half-removed.
+    """Remove a damaged entry of a cache by one rename, so that no other process sees a part of it.
 
     Raises:
         SaganError: the cache cannot be written.
@@ -149,13 +149,14 @@ def discard(path: Path) -> None:
 
 
 def unwritable(path: Path, reason: str) -> SaganError:
-    """The error for a cache that cannot be written, with the way out."""
+    """Return the error for a cache that cannot be written."""
     return SaganError(f"{path}: the cache cannot be written ({reason}): set SAGAN_CACHE to a folder that can")
 
 
 @contextlib.contextmanager
 def temporary_beside(out: Path | None) -> Iterator[Path]:
-    """Yield an empty directory beside `out`, on the same disk, and delete it at the end; None: the system's own parent.
+    """Yield an empty directory beside `out`, on the same disk, and delete it at the end; None: the system's temporary
+    folder.
 
     Raises:
         SaganError: it cannot be created.

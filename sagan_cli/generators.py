@@ -203,7 +203,7 @@ class Generator:
         """
         import torch
 
-        from sagan_cli.attention.maps import attending
+        from sagan_cli.engine.attention_maps import attending
 
         z, y = self.latents(seeds, label)
         with torch.no_grad(), attending(self.sampler.generator) as found:

@@ -1,8 +1,8 @@
-"""The run directory: where a training run lives on disk, what it says of itself, and how to find it again.
+"""Run directories: their layout, their files, and the search for the run that a command means.
 
 runs/001-quadrupeds-sagan32/
-    run.json         what the run is: configuration with sources, data, network, versions, status
-    config.toml      the same configuration for people and for --config
+    run.json         configuration with sources, data, network, versions, status
+    config.toml      the same configuration, for reading and for --config
     metrics.jsonl    one line of numbers every log_every steps
     samples/         grids of fixed latents
     checkpoints/     one directory per kept step
@@ -28,7 +28,7 @@ from sagan_cli.files import write_atomic
 
 FORMAT = 1
 CHECKPOINT_FACTS = "checkpoint.json"
-"""The file by which a directory is known as a checkpoint."""
+"""The file that marks a directory as a checkpoint."""
 RUNS = Path("runs")
 IMPORTED = "imported"
 """Status of an imported run: it has no discriminator and no optimiser, so it cannot be resumed."""
@@ -55,14 +55,14 @@ class Run:
         return self.path / "samples"
 
     def checkpoint_steps(self) -> list[Path]:
-        """Checkpoint directories, oldest first."""
+        """Return the checkpoint directories, oldest first."""
         return checkpoint_steps(self.checkpoints)
 
     def read(self) -> dict[str, Any]:
-        """run.json.
+        """Return the contents of run.json.
 
         Raises:
-            SaganError: it is missing, damaged, or of a format this version does not know.
+            SaganError: it is missing, damaged, or of an unknown format.
         """
         file = self.path / "run.json"
         try:
@@ -95,12 +95,12 @@ class Run:
         self.write({**self.read(), **fields})
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
-        """One line at the end of metrics.jsonl."""
+        """Append a line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
             f.write(json.dumps(values) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every whole line of metrics.jsonl; a line cut short by a crash is left out."""
+        """Return the lines of metrics.jsonl without those that a crash left incomplete."""
         file = self.path / "metrics.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         found = []
@@ -110,16 +110,16 @@ class Run:
         return found
 
     def rewind_metrics(self, step: int) -> None:
-        """Drop the lines after `step`: a resumed run writes them again."""
+        """Remove the lines after `step`, because a resumed run writes them again."""
         kept = [m for m in self.metrics() if m.get("step", 0) <= step]
         write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in kept).encode())
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep a second process from training in this directory; the lock dies with its holder.
+        """Keep a second process from training in this directory; the lock ends with its process.
 
         Raises:
-            SaganError: somebody else holds it.
+            SaganError: another process holds the lock.
         """
         from filelock import FileLock, Timeout
 
@@ -131,13 +131,13 @@ class Run:
 
 
 def create(parent: Path, label: str) -> Run:
-    """A new directory `NNN-label` under `parent`, numbered after the highest one there."""
+    """Create a directory `NNN-label` under `parent` with the next number."""
     parent.mkdir(parents=True, exist_ok=True)
     safe = re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.") or "run"
     number = 1 + max((_number(p) for p in parent.iterdir()), default=0)
     while True:
         path = parent / f"{number:03d}-{safe}"
-        # Another process may be creating a run of another name under the same number: the number must be free as well.
+        # Another process may have created a run of another name with the same number.
         if not list(parent.glob(f"{number:03d}-*")):
             with contextlib.suppress(FileExistsError):
                 path.mkdir()
@@ -146,7 +146,7 @@ def create(parent: Path, label: str) -> Run:
 
 
 def open_run(path: Path) -> Run:
-    """The run at `path`, checked to be one.
+    """Open the run at `path`.
 
     Raises:
         UsageError: no such directory.
@@ -160,26 +160,26 @@ def open_run(path: Path) -> Run:
 
 
 def newest(parent: Path = RUNS) -> Run:
-    """The run under `parent` that was trained last.
+    """Return the run under `parent` that was trained last.
 
     Raises:
         UsageError: there is none.
     """
     runs = all_runs(parent)
     if not runs:
-        raise UsageError(f"no run under {parent}/ here: train one with 'sagan train', or name a run or checkpoint")
+        raise UsageError(f"no run under {parent}/: train one with 'sagan train', or name a run or checkpoint")
     return max(runs, key=_touched)
 
 
 def all_runs(parent: Path = RUNS) -> list[Run]:
-    """Every run under `parent`, by name."""
+    """Return all runs under `parent`, sorted by name."""
     if not parent.is_dir():
         return []
     return [Run(p) for p in sorted(parent.iterdir()) if (p / "run.json").is_file()]
 
 
 def checkpoint_steps(folder: Path) -> list[Path]:
-    """The checkpoint directories in a folder, oldest first."""
+    """Return the checkpoint directories in a folder, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.name.isdigit() and (p / CHECKPOINT_FACTS).is_file())
@@ -192,7 +192,7 @@ def _number(path: Path) -> int:
 
 def _touched(run: Run) -> int:
     newest_time = 0
-    # Not metrics.jsonl: a score that was taken later does not make an old run the newest.
+    # Not metrics.jsonl: a later score does not make an old run the newest.
     for path in (run.path / "run.json", run.checkpoints):
         with contextlib.suppress(FileNotFoundError):
             newest_time = max(newest_time, path.stat().st_mtime_ns)
@@ -201,20 +201,23 @@ def _touched(run: Run) -> int:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A run directory, and what its run.json said before this command; None for a new one."""
+    """A run directory, and its run.json before this command; None for a new run."""
 
     run: Run
     record: dict[str, Any] | None
 
 
 def find_run(resolved: Resolved, *, out: Path | None, resume: Path | None, new: bool) -> Chosen | None:
-    """The run that goes on, or None where a new one is to be created; writes nothing.
+    """Return the run to resume, or None for a new one; write nothing.
 
-    `resume` names a run; `out` names one that may or may not exist; with neither it is the newest run under runs/ that
-    was begun with the same settings, unless `new` asks for another.
+    Args:
+        out: directory of a run that may exist.
+        resume: directory of a run that must exist.
+        new: whether to start a new run. Without any of the three, the newest run under runs/ that was started with the
+            same settings is resumed.
 
     Raises:
-        UsageError: the directory holds something else, or a run with other settings.
+        UsageError: the directory has other contents, or a run with other settings.
     """
     if resume is not None:
         return _again(resolved, open_run(resume))
@@ -222,7 +225,7 @@ def find_run(resolved: Resolved, *, out: Path | None, resume: Path | None, new: 
         if (out / "run.json").exists() and not new:
             return _again(resolved, open_run(out))
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"--out {out}: exists already and is no run that could go on; choose another directory")
+            raise UsageError(f"--out {out}: exists already and is not a run to resume; choose another directory")
         return None
     if not new:
         for run in reversed(all_runs()):
@@ -231,7 +234,7 @@ def find_run(resolved: Resolved, *, out: Path | None, resume: Path | None, new: 
                 if same_run(resolved, flatten(record["config"])):
                     return Chosen(run, record)
             except (SaganError, KeyError):
-                continue  # a damaged run of somebody's is no reason not to begin this one
+                continue  # a damaged run does not prevent a new one
     return None
 
 
@@ -250,25 +253,24 @@ def _again(resolved: Resolved, run: Run) -> Chosen:
 
 
 def trainable(run: Run) -> dict[str, Any]:
-    """run.json of a run that was trained here, and so can go on.
+    """Return run.json of a run that can be resumed.
 
     Raises:
-        UsageError: it was imported.
+        UsageError: the run was imported.
     """
     record = run.read()
     if record.get("status") == IMPORTED:
         raise UsageError(
-            f"{run.path}: was imported: it has a generator, but no discriminator and no optimiser to go on with; "
-            "begin a run of your own"
+            f"{run.path}: was imported without discriminator and optimiser and cannot be resumed; start a new run"
         )
     return record
 
 
 def record_start(chosen: Chosen, resolved: Resolved, facts: dict[str, Any]) -> None:
-    """Write run.json and config.toml; `facts` are model, data, machine and versions as this command found them."""
+    """Write run.json and config.toml; `facts` are model, data, machine and versions of this command."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     before = chosen.record or {"created": now}
-    # A value that was taken over came from where the run had it from.
+    # A setting taken from the run keeps its first source.
     first = before.get("sources", {})
     sources = {k: first.get(k, source) if source == RESUMED else source for k, source in resolved.sources.items()}
     resolved = replace(resolved, sources=sources)

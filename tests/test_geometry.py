@@ -29,7 +29,7 @@ def test_a_size_is_a_start_grid_doubled(size: tuple[int, int], start: tuple[int,
 
 @pytest.mark.parametrize("size", [(33, 33), (100, 100), (7, 7), (64, 65), (4, 1024), (2, 2)])
 def test_other_sizes_are_refused_with_legal_neighbours(size: tuple[int, int]) -> None:
-    with pytest.raises(UsageError, match="nearest that fit") as caught:
+    with pytest.raises(UsageError, match="nearest supported sizes") as caught:
         geometry(*size)
     for near in str(caught.value).rsplit(": ", 1)[1].split(", "):
         height, _, width = near.partition("x")

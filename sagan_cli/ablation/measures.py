@@ -17,7 +17,7 @@ from sagan_cli.engine.job import Job
 from sagan_cli.engine.sample import Sampler, latents, pictures
 from sagan_cli.evaluation.image_sets import packed_images, requests_for
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
-from sagan_cli.evaluation.protocols import DEFAULT, Options, find
+from sagan_cli.evaluation.options import DEFAULT, Options, find
 from sagan_cli.evaluation.scoring import Context, score_generator
 from sagan_cli.runs import Run
 

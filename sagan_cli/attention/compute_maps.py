@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sagan_cli.attention.maps import LayerMaps, attending, attention_layers
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import checkpoint, networks
+from sagan_cli.engine.attention_maps import LayerMaps, attending, attention_layers
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.sample import Request, Sampler, group_of, latents, ready, to_uint8
 from sagan_cli.errors import CheckpointError, SaganError

@@ -48,7 +48,8 @@ DPI = 128
 """A power of two: sizes of whole pixels are exact in inches."""
 POINT = 72 / DPI
 """Points per pixel."""
-FONT = "DejaVu Sans"
+FONT = "sans-serif"
+"""DejaVu Sans, which matplotlib contains; an SVG also names common fonts for viewers without it."""
 FRAME_MS, LAST_FRAME_MS = 600, 2500
 _STYLE = {
     "font.family": FONT, "text.color": INK, "text.parse_math": False,

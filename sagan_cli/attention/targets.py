@@ -163,8 +163,7 @@ def read_images(path: Path, most: int, spec: ModelSpec, fit: str) -> tuple[NDArr
 
 def fit_of(checkpoint: Path, spec: ModelSpec) -> str:
     """Return how the run of a checkpoint fitted its images; `crop` if that is unknown."""
-    from sagan_cli.data.packing.build import hints_of
-    from sagan_cli.data.sources.opening import open_source
+    from sagan_cli.data.sources.opening import hints_of, open_source
 
     run = run_of(checkpoint)
     if run is None:

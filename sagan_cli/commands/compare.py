@@ -15,7 +15,7 @@ import typer
 from sagan_cli import console
 from sagan_cli.errors import SaganError, UsageError, closest
 from sagan_cli.evaluation import records
-from sagan_cli.evaluation.metrics import metric_of, value_names
+from sagan_cli.evaluation.options import metric_of, value_names
 from sagan_cli.evaluation.records import Record
 
 WAY_OUT = {
@@ -25,7 +25,7 @@ WAY_OUT = {
     "split": "the same --split",
     "n_fake": "the same -n",
     "n_real": "the same --n-real",
-    "real_size": "real pictures of the same size (--fit brings them to it)",
+    "real_size": "real images of the same size (--fit resizes them)",
     "fit": "the same --fit",
     "precision": "the same --precision",
 }
@@ -54,26 +54,26 @@ def compare(
         typer.Argument(
             metavar="RUN|CHECKPOINT|FILE",
             help="Runs, checkpoints, files of 'sagan eval-fid --json', or - for stdin. The newest score of each is "
-            "used; of a single one, all scores are ranked.",
+            "ranked; with a single target, all its scores.",
         ),
     ],
     metric: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(value_names())}, or a value of a plugin's metric; default the first metric of the score.",
+            help=f"{', '.join(value_names())}, or a value of a plugin's metric. Default: the score's first metric.",
         ),
     ] = None,
     all_: Annotated[
-        bool, typer.Option("--all", help="All scores of each that compare with the newest of the first.")
+        bool, typer.Option("--all", help="Rank all scores that are comparable with the first target's newest one.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")] = False,
 ) -> None:
     """Rank scores; stop if they were measured differently.
 
-    Two scores compare if extractor, weights, number of images, real images and the way of generating agree. Otherwise
-    the exit code is 1, and the message names the difference.
+    Two scores are comparable if extractor, weights, number of images, real images and sampling settings are equal.
+    Otherwise the exit code is 1, and the message names the difference.
 
     Examples:
 
@@ -86,10 +86,10 @@ def compare(
     console.set_quiet(quiet)
     if metric is not None and metric_of(metric) is None:
         known = value_names()
-        raise UsageError(f"--metric {metric}: no such metric{closest(metric, known)}; there are {', '.join(known)}")
+        raise UsageError(f"--metric {metric}: no such metric{closest(metric, known)}; choose from {', '.join(known)}")
     if len(set(targets)) < len(targets):
         twice = next(t for t in targets if targets.count(t) > 1)
-        raise UsageError(f"{twice}: is given twice, and would be compared with itself")
+        raise UsageError(f"{twice}: is given twice; name each target once")
     found = {target: _read(target) for target in targets}
     metric = metric or str(found[targets[0]][-1]["metric"])
     having = {target: _having(target, its, metric) for target, its in found.items()}
@@ -127,7 +127,7 @@ def _read(target: str) -> list[Record]:
 
 
 def _having(target: str, found: list[Record], metric: str) -> list[Record]:
-    """The records that have a value of the metric."""
+    """Return the records that have a value of the metric."""
     having = [r for r in found if metric in r["values"]]
     if having and metric_of(metric) is None:
         raise SaganError(f"{target}: no installed metric computes '{metric}'; install its plugin, or use --metric")
@@ -138,7 +138,7 @@ def _having(target: str, found: list[Record], metric: str) -> list[Record]:
 
 
 def _newest(having: dict[str, list[Record]], metric: str) -> list[Ranked]:
-    """The newest record of each."""
+    """Return the newest record of each target."""
     for target, its in having.items():
         if len(its) > 1:
             console.note(f"{target}: the newest of {len(its)} scores with {metric}{_step(its[-1], ', of step ')}")
@@ -146,7 +146,7 @@ def _newest(having: dict[str, list[Record]], metric: str) -> list[Ranked]:
 
 
 def _all(having: dict[str, list[Record]], metric: str) -> list[Ranked]:
-    """All records that compare with the newest of the first target, one for each checkpoint and seed."""
+    """Return all records comparable with the newest of the first target, one for each checkpoint and seed."""
     reference = next(iter(having.values()))[-1]
     entries: list[Ranked] = []
     for target, its in having.items():
@@ -155,14 +155,14 @@ def _all(having: dict[str, list[Record]], metric: str) -> list[Ranked]:
         for record in its:
             differs = records.difference(record, reference, metric)
             if differs is None:
-                # A model is identified by its weights, whatever its path was.
+                # A model is identified by its weights, because its path may have changed.
                 who = ("step", "checkpoint_sha256", "seed") if records.is_model(record) else ("fake",)
                 kept[str([record.get(key) for key in who])] = record
             else:
                 left_out[f"{differs[0]} {_brief(differs[1])}, not {_brief(differs[2])}"] += 1
         for why, count in left_out.items():
             console.note(f"{target}: {count} of {len(its)} scores left out: {why}")
-        # In a file of several scores each has its own name; a run has the name that the user gave.
+        # The scores of a file have their own names; a run has the name that the user gave.
         own_name = not Path(target).is_dir() and len({r["fake"] for r in its}) > 1
         entries += [_entry(r["fake"] if own_name else target, r, metric) for r in kept.values()]
     return entries
@@ -188,7 +188,7 @@ def _refuse_differences(entries: list[Ranked], metric: str) -> None:
 def _note_unknowns(entries: list[Ranked]) -> None:
     images = [e.name for e in entries if not records.is_model(e.record)]
     if images and len(images) < len(entries):
-        console.note(f"{', '.join(images)}: how they were generated is not known ({', '.join(records.DRAWN)})")
+        console.note(f"{', '.join(images)}: sampling settings are unknown ({', '.join(records.DRAWN)})")
     if any(e.record.get("weights_published") is False for e in entries):
         console.note(
             "the extractor's weights are not the published ones: these scores cannot be compared with published ones"
@@ -202,8 +202,8 @@ def _meet(a: Ranked, b: Ranked) -> bool:
 
 
 def _report(entries: list[Ranked], metric: str) -> dict[str, Any]:
-    """The ranking as JSON; `shared` holds the fields that agree."""
-    # A model's record has all fields, that of images in a folder has not.
+    """Return the ranking as JSON; `shared` has the fields that are equal."""
+    # Only a model's record has all fields.
     fullest = next((e.record for e in entries if records.is_model(e.record)), entries[0].record)
     return {
         "metric": metric,
@@ -239,7 +239,7 @@ def _step(record: Record, before: str = "") -> str:
 
 
 def _brief(value: Any) -> str:
-    """A value in a message; digests are shortened."""
+    """Return a value for a message; digests are shortened."""
     if value is None:
         return "not given"
     text = str(value)

@@ -11,8 +11,7 @@ import typer
 from sagan_cli import console
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation.evaluate import evaluate
-from sagan_cli.evaluation.metrics import metric_of
-from sagan_cli.evaluation.protocols import DEFAULT, help_text
+from sagan_cli.evaluation.options import DEFAULT, help_text, metric_of
 from sagan_cli.plugins import registry
 
 
@@ -21,22 +20,22 @@ def eval_fid(
         str | None,
         typer.Argument(
             metavar="[RUN|CHECKPOINT|FILE|FOLDER|ZIP|NPZ|-]",
-            help="What to score: a model (FILE: an exported .safetensors), or images; - reads an .npz from stdin. "
-            "Default the newest run under runs/.",
+            help="A model (FILE: an exported .safetensors) or images; - reads an .npz from stdin. "
+            "Default: the newest run under runs/.",
         ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             metavar="PATH|NAME",
-            help="The real images, or an .npz of mu and sigma; default those that the model was trained on.",
+            help="The real images, or an .npz of mu and sigma. Default: the images that the model was trained on.",
         ),
     ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
-            help=f"{', '.join(registry.names('metrics'))}; default the protocol's, and structure if there is one.",
+            help=f"{', '.join(registry.names('metrics'))}. Default: the protocol's, and structure if available.",
         ),
     ] = None,
     n: Annotated[
@@ -45,7 +44,7 @@ def eval_fid(
             "-n",
             "--count",
             min=2,
-            help="Images to generate; default the protocol's. Fewer are compared with as many real ones.",
+            help="Images to generate. Default: the protocol's. With fewer, as many real images are used.",
         ),
     ] = None,
     n_real: Annotated[str | None, typer.Option(metavar="N|all", help="Real images to compare with.")] = None,
@@ -54,7 +53,7 @@ def eval_fid(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="inception-v3-compat (default), classifier (trained on the data's labels, downloads nothing), "
+            help="inception-v3-compat (default), classifier (trained on the dataset's labels; no download), "
             "dinov2-*, clip-*, vgg16.",
         ),
     ] = None,
@@ -62,20 +61,20 @@ def eval_fid(
         Path | None, typer.Option(metavar="FILE", help="The extractor's weights, for machines without internet.")
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Add the FID of each class, and their mean.")] = False,
-    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="train or test; default the protocol's.")] = None,
+    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="train or test. Default: the protocol's.")] = None,
     fit: Annotated[
         str | None,
-        typer.Option(metavar="HOW", help="Fit real images to the size of scored ones: auto, crop, pad, stretch."),
+        typer.Option(metavar="HOW", help="Resize real images to the size of the scored: auto, crop, pad, stretch."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="First seed: image i has seed SEED + i.")] = 0,
-    truncation: Annotated[float | None, typer.Option(metavar="T", help="Keep latents within [-T, T].")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="The trained weights instead of their moving average.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    truncation: Annotated[float | None, typer.Option(metavar="T", help="Limit latents to [-T, T].")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Use the trained weights, not their moving average.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="SAGAN_DEVICE")] = "auto",
-    precision: Annotated[str, typer.Option(help="Of the generator: fp32, bf16 or auto.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Precision of the generator: fp32, bf16 or auto.")] = "fp32",
     knob: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A parameter of a metric, as in prc_neighbours=5; repeats."),
+        typer.Option(metavar="NAME=VALUE", help="A parameter of a metric, such as prc_neighbours=5. Repeatable."),
     ] = None,
     highest: Annotated[
         float | None, typer.Option("--max", metavar="X", help="Exit code 1 if the first metric is above X.")
@@ -83,8 +82,8 @@ def eval_fid(
     lowest: Annotated[
         float | None, typer.Option("--min", metavar="X", help="Exit code 1 if the first metric is below X.")
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")] = False,
 ) -> None:
     """Score a model or images: FID, KID, IS.
 
@@ -112,9 +111,9 @@ def eval_fid(
 
 
 def show(record: dict[str, Any], json_: bool) -> None:
-    """Print one line for each value, or the record as JSON.
+    """Print one line per value, or the record as JSON.
 
-    Values of another extractor than the published Inception are followed by its name.
+    If the extractor is not the published Inception, its name follows the value.
     """
     if json_:
         console.emit_json(record)
@@ -134,7 +133,7 @@ def show(record: dict[str, Any], json_: bool) -> None:
 
 
 def _knobs(given: list[str]) -> dict[str, int]:
-    """Read `NAME=VALUE` texts."""
+    """Parse `NAME=VALUE` strings."""
     found = {}
     for text in given:
         name, _, value = text.partition("=")

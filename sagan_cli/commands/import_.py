@@ -1,4 +1,4 @@
-"""`sagan import`: a generator that another project trained becomes a run."""
+"""The command `sagan import`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from sagan_cli import console
-from sagan_cli.errors import UsageError, closest
-from sagan_cli.importing.naming import AUTO, FORMATS
+from sagan_cli.importing.formats import AUTO, FORMATS, convert, require_format
 
 
 def import_(
@@ -19,7 +18,9 @@ def import_(
     ],
     format_: Annotated[
         str,
-        typer.Option("--format", metavar="NAME", help=f"{', '.join(FORMATS)}; auto goes by the tensors' names."),
+        typer.Option(
+            "--format", metavar="NAME", help=f"{', '.join(FORMATS)}; auto recognises the names of the tensors."
+        ),
     ] = AUTO,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run directory; default runs/NNN-<format>-<arch><size>.")
@@ -29,8 +30,8 @@ def import_(
 ) -> None:
     """Import a generator trained with another project.
 
-    It samples, is scored, shown and exported like any other. It cannot be trained: the file holds no discriminator and
-    no optimiser of ours. Only tensors are read from the file, never code.
+    The run can be sampled, scored, visualized and exported. It cannot be trained, because the file has no discriminator
+    and no optimiser state. Only tensors are read from the file, never code.
 
     Examples:
 
@@ -41,15 +42,13 @@ def import_(
       sagan eval-fid runs/studio --data imagenet/val
     """
     console.set_quiet(quiet)
-    if format_ != AUTO and format_ not in FORMATS:
-        raise UsageError(f"--format {format_}: choose {', '.join((AUTO, *FORMATS))}{closest(format_, FORMATS)}")
+    require_format(format_)
 
-    from sagan_cli.importing.formats import convert
-    from sagan_cli.importing.reading import read
-    from sagan_cli.importing.writing import checked, vacant, write
+    from sagan_cli.importing.foreign import read
+    from sagan_cli.importing.imported_run import checked, require_empty, write
 
     if out is not None:
-        vacant(out)
+        require_empty(out)
     loaded = read(file)
     found, converted = convert(loaded, format_)
     state = checked(converted, file)

@@ -1,4 +1,4 @@
-"""`sagan info`: what a run or checkpoint is, which systems there are, and the singular values of trained weights."""
+"""`sagan info`: describe a run or checkpoint, list the systems, compute the singular values of trained weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OBJECTIVE = (
     "loss", "gp", "r1", "clip", "d_steps", "d_lr", "g_lr", "decay_from", "decay_steps", "beta1", "beta2", "ema",
     "batch", "steps", "seed",
 )  # fmt: skip
-"""Settings of `[train]` that say what was optimised, and how."""
+"""Settings of `[train]` that are shown."""
 
 
 def info(
@@ -37,20 +37,20 @@ def info(
         str | None,
         typer.Argument(
             metavar="RUN|CHECKPOINT",
-            help="A run (its newest checkpoint), RUN/best or a checkpoint; default the newest run.",
+            help="A run (its newest checkpoint), RUN/best or a checkpoint. Default: the newest run.",
         ),
     ] = None,
     list_: Annotated[
-        bool, typer.Option("--list", help="The published systems: what each is, its source, how to run it.")
+        bool, typer.Option("--list", help="List the published systems with description, source and command.")
     ] = False,
     spectra: Annotated[
         bool,
         typer.Option(
-            "--spectra", help="The largest singular value of each trained weight, beside spectral norm's estimate."
+            "--spectra", help="Show the largest singular value of each weight and the estimate of spectral norm."
         ),
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")] = False,
 ) -> None:
     """Describe a run; list the published systems.
 
@@ -65,7 +65,7 @@ def info(
     console.set_quiet(quiet)
     if list_:
         if target is not None or spectra:
-            raise UsageError("--list is about no run: leave out the target and --spectra")
+            raise UsageError("--list takes no run: leave out the target and --spectra")
         _list(json_)
         return
     found = find_checkpoint(target)
@@ -76,7 +76,7 @@ def info(
 
 
 def _list(json_: bool) -> None:
-    """The systems on stdout: JSON, tabs for a pipe, paragraphs for the eye."""
+    """Print the systems: as JSON, as a table with tabs in a pipe, or as paragraphs on a terminal."""
     rows = list(SYSTEMS.values())
     if json_:
         facts = [{**asdict(row), "settings": dict(row.settings), "command": row.command} for row in rows]
@@ -87,12 +87,12 @@ def _list(json_: bool) -> None:
         for row in rows:
             console.result(f"{row.name:<{width}}  {row.about}\n{blank}  {row.source}\n{blank}  {row.command}\n")
     else:
-        heading = ("NAME", "WHAT IT IS", "SOURCE", "COMMAND")
+        heading = ("NAME", "DESCRIPTION", "SOURCE", "COMMAND")
         console.result(table([heading, *((row.name, row.about, row.source, row.command) for row in rows)]))
 
 
 def _overview(found: Path, json_: bool) -> None:
-    """Everything that a checkpoint and its run say of themselves."""
+    """Print the facts of a checkpoint and its run."""
     from sagan_cli.engine import checkpoint
     from sagan_cli.engine.networks import summarize
 
@@ -121,7 +121,7 @@ def _model(stored: Facts) -> dict[str, Any]:
 
 
 def _run(found: Path) -> dict[str, Any]:
-    """What the run's own files add; all of it None or empty for a checkpoint that was copied away."""
+    """Return the facts from the run's files; all None or empty for a checkpoint outside a run directory."""
     run = run_of(found)
     empty: dict[str, Any] = {
         "run": None, "status": None, "imported": None, "system": None, "departures": [], "objective": {}, "gammas": {},
@@ -131,7 +131,7 @@ def _run(found: Path) -> dict[str, Any]:
         return empty
     record, metrics = run.read(), run.metrics()
     imported = record.get("imported")
-    # The settings of an imported run are there to be read and were never used: it was not trained here.
+    # The settings of an imported run were never used: it was not trained here.
     config = {} if imported else flatten(record["config"])
     system = named_in(record.get("sources", {}))
     step = int(found.resolve().name)
@@ -148,7 +148,7 @@ def _run(found: Path) -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """The facts for the eye."""
+    """Return (heading, text) pairs for a terminal."""
     goal = facts["objective"]
     of = f" of {goal['steps']:,}" if goal else ""
     lines = [("checkpoint", f"{facts['checkpoint']}: step {facts['step']:,}{of}")]
@@ -158,13 +158,13 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("from", f"{origin['file']} of {origin['project']} ({origin['format']}), "
                       f"sha256 {origin['sha256'][:12]}"))  # fmt: skip
     if facts["system"]:
-        changed = f", but for {', '.join(facts['departures'])}" if facts["departures"] else ""
+        changed = f", except for {', '.join(facts['departures'])}" if facts["departures"] else ""
         lines.append(("system", facts["system"] + changed))
-    # The block is told in its own line.
+    # The attention block has its own line.
     options = "".join(f", {name} {value}" for name, value in facts["options"].items() if name != "attention")
     lines += [
         ("model", f"{facts['arch']} of {facts['package']}{options}"),
-        ("pictures", f"{facts['height']}x{facts['width']}x{facts['channels']}, {_classes(facts)}"),
+        ("images", f"{facts['height']}x{facts['width']}x{facts['channels']}, {_classes(facts)}"),
         ("width", f"{facts['base_width']}, latent {facts['latent']}"),
         ("attention", _attention(facts)),
         ("parameters", f"G {facts['g_parameters']:,}  D {facts['d_parameters']:,}"),
@@ -177,15 +177,15 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
              f"Adam {goal['beta1']:g} {goal['beta2']:g}, batch {goal['batch']}, EMA {goal['ema']:g}" + _decay(goal)),
         ]  # fmt: skip
     unknown = facts["data"] == UNKNOWN_DATA
-    lines.append(("data", "unknown" if unknown else f"{facts['data']}: {facts['pictures']} pictures"))
+    lines.append(("data", "unknown" if unknown else f"{facts['data']}: {facts['pictures']} images"))
     if best := facts["best"]:
-        lines.append(("best score", f"fid {best['fid']:.4f} at step {best['step']:,}, while training, "
-                      f"{best['n_fake']} pictures, {best['extractor']}"))  # fmt: skip
+        lines.append(("best score", f"fid {best['fid']:.4f} at step {best['step']:,}, during training, "
+                      f"{best['n_fake']} images, {best['extractor']}"))  # fmt: skip
     for score in facts["scores"]:
         values = ", ".join(f"{name} {records.shown(name, value)}" for name, value in score["values"].items())
-        lines.append(("score", f"{values} of {score['n_fake']} pictures, {score['protocol'] or 'no protocol'}"))
+        lines.append(("score", f"{values} of {score['n_fake']} images, {score['protocol'] or 'no protocol'}"))
     if not facts["best"] and not facts["scores"]:
-        lines.append(("best score", "none yet; sagan eval-fid makes one" + (", with --data" if unknown else "")))
+        lines.append(("best score", "none yet; run sagan eval-fid" + (" with --data" if unknown else "")))
     return lines
 
 
@@ -204,7 +204,7 @@ def _classes(facts: dict[str, Any]) -> str:
 
 
 def _attention(facts: dict[str, Any]) -> str:
-    """`official, G at 32, D at 32, gamma G32 0.1, D32 -0.2`; the control shows by its name, having no maps."""
+    """Return `official, G at 32, D at 32; gamma G32 0.1, D32 -0.2`; the residual control has no maps to name."""
     if not facts["attn_at"]:
         return "none"
     usual = default_options(facts["arch"]).get("attention", "the architecture's own")
@@ -218,7 +218,7 @@ def _attention(facts: dict[str, Any]) -> str:
 
 
 def _spectra(found: Path, json_: bool) -> None:
-    """Each weight of both networks with its largest singular value."""
+    """Print the largest singular value of each weight of both networks."""
     from sagan_cli.engine import spectra
 
     networks = dict(zip("GD", spectra.open_networks(found), strict=True))
@@ -233,7 +233,7 @@ def _spectra(found: Path, json_: bool) -> None:
         console.result(table([HEADINGS, *map(_row, rows)]))
     for letter in networks:
         if not any(row.network == letter and row.estimate is not None for row in rows):
-            console.note(f"{letter}: no spectral norm that this command knows")
+            console.note(f"{letter}: no known spectral norm")
 
 
 def _further(tick: console.Tick, before: int, done: int) -> None:

@@ -1,4 +1,4 @@
-"""`sagan plugins`: what the registry knows, and whether it can be loaded."""
+"""`sagan plugins`: list the registry and check that its entries can be loaded."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ HEADINGS = ("KIND", "NAME", "PACKAGE", "VERSION", "BUILT-IN")
 
 
 def plugins(
-    check: Annotated[bool, typer.Option("--check", help="Load and try each one; exit 1 if any is broken.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Import and check each one; exit code 1 on errors.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """List datasets, architectures and all other extensions.
 
-    Nothing is imported without --check, so that a slow or broken plugin cannot get in the way.
+    Nothing is imported without --check, so that a slow or broken plugin does not affect the list.
 
-    SAGAN_PLUGINS chooses among the installed packages: unset uses all, empty none, else a comma list of their names.
+    SAGAN_PLUGINS selects installed packages: all if unset, none if empty, else a comma-separated list of names.
 
     Examples:
 
@@ -59,7 +59,7 @@ def plugins(
 
 
 def _problem(entry: Entry, check: bool) -> str:
-    """What is wrong with an entry; "" when nothing is, as far as was looked."""
+    """Return the error of an entry, or "" if none was found."""
     if not check or entry.problem:
         return entry.problem
     from sagan_cli.testing import CHECKS

@@ -1,4 +1,4 @@
-"""`sagan sample`: pictures from a trained generator, into a grid, a folder, an archive or a pipe."""
+"""`sagan sample`: draw images from a trained generator into a grid, a folder, an archive or a pipe."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def sample(
         str | None,
         typer.Argument(
             metavar="[RUN|CHECKPOINT|FILE|-]",
-            help="A run or checkpoint, an exported .safetensors or its folder, or - for one from stdin; "
-            "default the newest run under runs/.",
+            help="A run or checkpoint, an exported .safetensors or its folder, or - to read one from stdin. "
+            "Default: the newest run under runs/.",
         ),
     ] = None,
     n: Annotated[
-        int | None, typer.Option("-n", "--count", min=1, max=MOST_SEEDS, help="Number of pictures (default 64).")
+        int | None, typer.Option("-n", "--count", min=1, max=MOST_SEEDS, help="Number of images (default 64).")
     ] = None,
     out: Annotated[
         str,
         typer.Option(
-            metavar="PATH|-", help="grid.png, .jpg or .webp; a directory of single pictures; .zip; .npz; - for stdout."
+            metavar="PATH|-", help="A grid (.png, .jpg, .webp), a directory of images, .zip, .npz, or - for stdout."
         ),
     ] = "grid.png",
     format_: Annotated[
@@ -50,33 +50,33 @@ def sample(
         typer.Option(
             "--format",
             metavar="KIND",
-            help=f"Kind of output when --out does not say: {', '.join(FORMATS)} (default png).",
+            help=f"Output format if --out has no suffix: {', '.join(FORMATS)} (default png).",
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=LAST_SEED, help="First seed (default 0): picture i has seed SEED + i.")
+        int | None, typer.Option(min=0, max=LAST_SEED, help="First seed (default 0): image i has seed SEED + i.")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="LIST", help="Exact seeds, as in 0-99,7.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="LIST", help="Seeds, such as 0-99,107.")] = None,
     class_: Annotated[
         str | None,
         typer.Option(
             "--class",
             metavar="NAME|INDEX|all",
-            help="Class to draw; all draws every seed for every class, one class a row. Without it each seed chooses.",
+            help="Class to draw; all draws each seed for every class, one class per row. Default: drawn from the seed.",
         ),
     ] = None,
     truncation: Annotated[
         float | None,
-        typer.Option(metavar="T", help="Keep latents within [-T, T]: less variety, fewer failures. Off by default."),
+        typer.Option(metavar="T", help="Limit latents to [-T, T]: less variety, fewer failures. Off by default."),
     ] = None,
     columns: Annotated[int | None, typer.Option(min=1, help="Columns of the grid.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at a time; does not change them.")] = 64,
-    raw: Annotated[bool, typer.Option("--raw", help="The trained weights instead of their moving average.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size; does not change the images.")] = 64,
+    raw: Annotated[bool, typer.Option("--raw", help="Use the trained weights, not their moving average.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="SAGAN_DEVICE")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or auto.")] = "fp32",
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace files that exist.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")] = False,
 ) -> None:
     """Draw images from a trained generator.
 
@@ -86,7 +86,7 @@ def sample(
 
       sagan sample --class all -n 100 --out kinds.png
 
-      sagan sample --seeds 0-9 --out pictures/
+      sagan sample --seeds 0-9 --out images/
 
       sagan export --format safetensors --out - | sagan sample - -n 4 --out -
     """  # fmt: skip
@@ -95,13 +95,13 @@ def sample(
     if out == "-":
         console.refuse_terminal()
     if out == "-" and json_:
-        raise UsageError("--json and --out - both want stdout: write the pictures to a file")
+        raise UsageError("--json and --out - both write to stdout: write the images to a file")
     if out == "-" and kind == "dir":
         raise UsageError("--format dir cannot go to stdout: choose png, zip or npz")
     if truncation is not None and not 0 < truncation < float("inf"):
         raise UsageError(f"--truncation {truncation}: must be above 0")
     if seeds is not None and (n is not None or seed is not None):
-        raise UsageError("--seeds lists every seed: leave out -n and --seed")
+        raise UsageError("--seeds cannot be combined with -n and --seed: use one or the other")
     listed = parse_seeds(seeds) if seeds is not None else None
     if out != "-":
         refuse_existing(Path(out), kind, force)
@@ -144,10 +144,10 @@ def sample(
 
 
 def parse_seeds(text: str) -> list[int]:
-    """`0-3,7` -> [0, 1, 2, 3, 7], in the order given.
+    """Parse `0-3,7` to [0, 1, 2, 3, 7], in the given order.
 
     Raises:
-        UsageError: anything else.
+        UsageError: the text is no such list, repeats a seed, or has more than MOST_SEEDS seeds.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -156,17 +156,17 @@ def parse_seeds(text: str) -> list[int]:
             raise UsageError(f"--seeds {text}: write numbers and ranges, as in 0-99,7")
         first, last = int(match[1]), int(match[2] or match[1])
         if last - first >= MOST_SEEDS:
-            raise UsageError(f"--seeds {text}: more than {MOST_SEEDS:,} pictures; draw them in parts")
+            raise UsageError(f"--seeds {text}: more than {MOST_SEEDS:,} images; draw them in parts")
         seeds.extend(range(first, last + 1))
     if len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds {text}: a seed stands there twice, and would draw the same picture twice")
+        raise UsageError(f"--seeds {text}: a seed is listed twice, which would draw the same image twice")
     return seeds
 
 
 def requests_of(
     sampler: Sampler, n: int | None, first: int, listed: list[int] | None, class_: str | None
 ) -> tuple[list[Request], int | None]:
-    """The pictures to draw, and how many make a row where rows mean something."""
+    """Return the images to draw, and the images per row if each row is a class."""
     from sagan_cli.engine.sample import Request
 
     names = sampler.class_names
@@ -183,7 +183,7 @@ def requests_of(
         n = n or 8 * len(names)
         if n % len(names):
             near = max(1, round(n / len(names))) * len(names)
-            raise UsageError(f"-n {n}: --class all draws as many of each of the {len(names)} classes; try -n {near}")
+            raise UsageError(f"-n {n}: --class all needs a multiple of the {len(names)} classes; try -n {near}")
         listed = list(range(first, first + n // len(names)))
     return [Request(s, label) for label in range(len(names)) for s in listed], len(listed)
 
@@ -248,12 +248,12 @@ def write(
     out: str, kind: str, batches: Batches, requests: list[Request], names: list[str], columns: int | None,
     about: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Draw and write.
+    """Draw the images and write them.
 
     Args:
         batches: yields uint8 (n, H, W, C) and labels (n,), in the order of `requests`.
-        names: a file name for each picture, for directories and archives.
-        about: what the text inside a PNG says besides seed and class.
+        names: a file name for each image, for directories and archives.
+        about: metadata of a PNG in addition to seed and class.
     """
     import numpy as np
 
@@ -282,7 +282,7 @@ def write(
         else:
             parts = list(batches())
             images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-            # A grid of one is that picture's own file, to the byte.
+            # A grid of one image equals the file of that image, byte for byte.
             which = {"seed": seeds[0], "class": int(labels[0])} if len(seeds) == 1 else {"seeds": seeds}
             f.write(encode(grid(images, columns), kind, {**about, **which}))
 

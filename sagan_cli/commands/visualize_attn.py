@@ -85,7 +85,7 @@ def visualize_attn(
     json_: Annotated[bool, typer.Option("--json", help="Print a summary of every layer as one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Show attention maps as a figure, an interactive page, or numbers.
+    """Show attention maps as a figure, page or numbers.
 
     Examples:
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from sagan_cli.config.schema import AUTO, Config
 from sagan_cli.contracts import ModelSpec, Progress
-from sagan_cli.data.packing.build import guess_channels, hints_of
+from sagan_cli.data.packing.build import guess_channels
 from sagan_cli.data.packing.pack import Pack, PackRequest, packed_dataset, require_batch
-from sagan_cli.data.sources.opening import Opened
+from sagan_cli.data.sources.opening import Opened, hints_of
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import PluginError
 from sagan_cli.plugins import registry

@@ -17,8 +17,7 @@ from typing import IO, Any
 from sagan_cli import runs
 from sagan_cli.config.schema import DataConfig
 from sagan_cli.errors import UsageError
-from sagan_cli.evaluation.metrics import parse_metrics, require_knobs
-from sagan_cli.evaluation.protocols import DEFAULT, Options, find
+from sagan_cli.evaluation.options import DEFAULT, Options, find, parse_metrics, require_knobs
 from sagan_cli.generators import exported_file, find_model, open_found, run_of
 from sagan_cli.plugins import registry
 from sagan_cli.runs import UNKNOWN_DATA

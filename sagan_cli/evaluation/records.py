@@ -13,7 +13,7 @@ from typing import Any
 
 from sagan_cli import runs
 from sagan_cli.errors import SaganError, UsageError
-from sagan_cli.evaluation.metrics import builtin_metrics, metric_of
+from sagan_cli.evaluation.options import builtin_metrics, metric_of
 
 KIND = "evaluation"
 """Distinguishes a record from the other lines of metrics.jsonl."""

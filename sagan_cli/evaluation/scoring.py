@@ -44,9 +44,8 @@ from sagan_cli.evaluation.image_sets import (
     unfitted_images,
 )
 from sagan_cli.evaluation.images.opening import open_images
-from sagan_cli.evaluation.metrics import known_knobs
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
-from sagan_cli.evaluation.protocols import Options
+from sagan_cli.evaluation.options import Options, known_knobs
 from sagan_cli.model.ema import standing_statistics
 from sagan_cli.ops.randomness import generator, latents_and_labels
 from sagan_cli.plugins import registry

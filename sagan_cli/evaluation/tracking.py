@@ -19,9 +19,8 @@ from sagan_cli.contracts import Metric, ModelSpec, Tick
 from sagan_cli.engine.job import Job
 from sagan_cli.evaluation.extractors.extractor import Extractor
 from sagan_cli.evaluation.image_sets import GeneratedImages, RealImages, packed_images, requests_for
-from sagan_cli.evaluation.metrics import parse_metrics
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
-from sagan_cli.evaluation.protocols import DEFAULT, Options, find
+from sagan_cli.evaluation.options import DEFAULT, Options, find, parse_metrics
 from sagan_cli.evaluation.records import better
 from sagan_cli.evaluation.scoring import Context, Scores, choose_metrics, compute_scores, open_checked
 

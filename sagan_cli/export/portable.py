@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from sagan_cli.attention.maps import attention_layers
+from sagan_cli.engine.attention_maps import attention_layers
 from sagan_cli.engine.sample import Request, latents
 from sagan_cli.errors import SaganError
 from sagan_cli.export.trained_model import TrainedModel, describe, published

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sagan_cli.attention.maps import attending, attention_layers
+from sagan_cli.engine.attention_maps import attending, attention_layers
 from sagan_cli.errors import SaganError
 from sagan_cli.export.onnx import write_onnx
 from sagan_cli.export.portable import SEED_RULE, inputs

@@ -1,53 +1,62 @@
-"""Every foreign format by its name, and how a file is recognised as one of them. To add one, add its module here."""
+"""The formats of other projects, and how a file is recognised. To add one, add a row and its module. No torch."""
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from sagan_cli.errors import CheckpointError, UsageError, closest
-from sagan_cli.importing import biggan, heykeetae, studiogan, voletiv
-from sagan_cli.importing.foreign import Converted, Foreign
-from sagan_cli.importing.naming import AUTO, FORMATS
-from sagan_cli.importing.reading import Loaded
 
-MODULES: dict[str, ModuleType] = {module.NAME: module for module in (biggan, studiogan, voletiv, heykeetae)}
+if TYPE_CHECKING:
+    from sagan_cli.importing.foreign import Converted, Loaded
+
+AUTO = "auto"
+FORMATS = {
+    "biggan-pytorch": "ajbrock/BigGAN-PyTorch, its SAGAN",
+    "studiogan": "POSTECH-CVLab/PyTorch-StudioGAN, its SAGAN and SNGAN",
+    "voletiv": "voletiv/self-attention-GAN-pytorch",
+    "heykeetae": "heykeetae/Self-Attention-GAN",
+}
+"""Name -> project. The module of a format has its name up to the first hyphen."""
 DISCRIMINATORS = (
     ("embed.weight", "blocks.0.0.conv_sc.weight"),
     ("linear1.weight_orig", "blocks.0.0.conv2d1.weight_orig"),
     ("snlinear1.weight_orig", "opt_block1.snconv2d1.weight_orig"),
     ("l1.0.module.weight_bar", "last.0.weight"),
 )
-"""Names by which the other half of each pair is known, once it is not the generator."""
+"""Tensor names by which the discriminator of each project is recognised."""
 
 
 def convert(loaded: Loaded, name: str) -> tuple[str, Converted]:
-    """The format of a file, and its generator as one of ours.
+    """Return the format of a file, and its generator converted.
 
     Args:
-        name: one of `FORMATS`, or `auto` to go by the tensors' names.
+        name: one of `FORMATS`, or `auto` to recognise it by the names of the tensors.
 
     Raises:
         UsageError: an unknown format.
-        CheckpointError: the file is of no known format, or not wholly of the one it is taken for.
+        CheckpointError: an unknown format, or a tensor that is missing, wrong or too many.
     """
-    if name != AUTO and name not in MODULES:
-        raise UsageError(f"--format {name}: choose {', '.join((AUTO, *FORMATS))}{closest(name, FORMATS)}")
+    require_format(name)
     if name == AUTO:
         name = _recognised(loaded)
-    module = MODULES[name]
+    module = _module(name)
+    from sagan_cli.importing.foreign import Foreign
+
     converted: Converted = module.read(Foreign(loaded.path, loaded.tensors, module.TITLE))
     return name, converted
 
 
 def _recognised(loaded: Loaded) -> str:
-    for name, module in MODULES.items():
-        if all(key in loaded.tensors for key in module.SIGNATURE):
+    for name in FORMATS:
+        if all(key in loaded.tensors for key in _module(name).SIGNATURE):
             return name
     if any(all(key in loaded.tensors for key in keys) for keys in DISCRIMINATORS):
         raise CheckpointError(f"{loaded.path}: this is a discriminator: name the file of the generator")
-    # A file that lacks one of the names is better told which.
+    # The message then names the missing tensor.
     near, shared = max(
-        ((name, sum(key in loaded.tensors for key in module.SIGNATURE)) for name, module in MODULES.items()),
+        ((name, sum(key in loaded.tensors for key in _module(name).SIGNATURE)) for name in FORMATS),
         key=lambda found: found[1],
     )
     if shared:
@@ -56,3 +65,17 @@ def _recognised(loaded: Loaded) -> str:
     raise CheckpointError(
         f"{loaded.path}: of no known format (its tensors begin with {first}); known are {', '.join(FORMATS)}"
     )
+
+
+def require_format(name: str) -> None:
+    """Refuse an unknown format.
+
+    Raises:
+        UsageError: naming the formats.
+    """
+    if name not in (AUTO, *FORMATS):
+        raise UsageError(f"--format {name}: choose {', '.join((AUTO, *FORMATS))}{closest(name, FORMATS)}")
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"sagan_cli.importing.{name.partition('-')[0]}")

@@ -11,12 +11,12 @@ from itertools import pairwise
 from torch import Tensor
 
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.importing import norms, spectral
+from sagan_cli.importing import layers
 from sagan_cli.importing.foreign import Converted, Foreign
 
 NAME, TITLE = "heykeetae", "heykeetae's Self-Attention-GAN"
 SIGNATURE = ("l1.0.module.weight_bar", "l1.1.running_mean", "last.0.weight")
-"""Names that this generator has, and no other network here."""
+"""Tensor names that only this generator has."""
 EPSILON = 1e-5
 STAGES = 4
 ATTENTION = {3: ("attn1", 16), 4: ("attn2", 32)}
@@ -24,7 +24,7 @@ ATTENTION = {3: ("attn1", 16), 4: ("attn2", 32)}
 
 
 def read(foreign: Foreign) -> Converted:
-    """Their generator as our `sagan-dcgan`.
+    """Convert the generator to `sagan-dcgan`.
 
     Raises:
         CheckpointError: a tensor is missing, too many or of another shape.
@@ -38,9 +38,11 @@ def read(foreign: Foreign) -> Converted:
     for n, (inner, outer) in enumerate(pairwise([latent, *widths]), start=1):
         # A transposed convolution has its inputs first, so these are the rows of their matrix; the bias is an output's.
         name, own = f"l{n}.0.module", f"stages.{n - 1}"
-        state |= spectral.ours(own, spectral.port(foreign, name, (inner, outer, 4, 4), bias=False))
+        state |= layers.normed_tensors(own, layers.heykeetae_normed(foreign, name, (inner, outer, 4, 4), bias=False))
         state[f"{own}.bias"] = foreign.take(f"{name}.bias", outer)
-        state |= norms.ours(f"norms.{n - 1}", norms.affine(foreign, f"l{n}.1", outer, EPSILON))
+        state |= layers.batch_norm_tensors(
+            f"norms.{n - 1}", layers.torch_batch_norm(foreign, f"l{n}.1", outer, EPSILON)
+        )
         if n in ATTENTION:
             state |= _attention(foreign, *ATTENTION[n], outer)
     state["to_image.weight"] = foreign.take("last.0.weight", widths[-1], 3, 4, 4)

@@ -1,7 +1,7 @@
-"""Residual generators of other projects onto `sagan` and `sagan-cifar`, which have their layers under other names.
+"""Convert residual generators of other projects to `sagan` and `sagan-cifar`.
 
-One conversion, told by a `Naming` how a project calls and stores what: blocks of conditional batch norm, 3x3, norm, 3x3
-and a learned 1x1 shortcut; attention as in the authors' release; a norm, a 3x3 and tanh.
+A `Naming` gives a project's names and storage. Blocks have conditional batch norm, 3x3, norm, 3x3 and a learned 1x1
+shortcut; attention is that of the authors' release; the end is a norm, a 3x3 convolution and tanh.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from torch import Tensor
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import MIN_STAGES, geometry
-from sagan_cli.importing import folding, norms, spectral
+from sagan_cli.importing import layers
 from sagan_cli.importing.foreign import Converted, Foreign
-from sagan_cli.importing.norms import Norm
-from sagan_cli.importing.spectral import Normed
 from sagan_cli.model.sagan import MAX_MULTIPLIER
 
 CIFAR_MULTIPLIER = 4
@@ -29,62 +27,62 @@ CIFAR_MULTIPLIER = 4
 class Spectral(Protocol):
     """Reads one spectrally normalised layer."""
 
-    def __call__(self, foreign: Foreign, name: str, shape: tuple[int, ...], *, bias: bool) -> Normed: ...
+    def __call__(self, foreign: Foreign, name: str, shape: tuple[int, ...], *, bias: bool) -> layers.Normed: ...
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands where in one file."""
+    """The order of blocks and attention in one file."""
 
     blocks: tuple[str, ...]
-    """Prefix of each block, from the start grid up."""
+    """Prefix of each block, from the 4x4 feature map up."""
     attention: Mapping[int, str]
     """Number of blocks before it -> prefix of an attention block."""
 
 
 @dataclass(frozen=True)
 class Naming:
-    """How a project calls and stores the parts of its generator."""
+    """Names and storage of the parts of a project's generator."""
 
     linear: str
     block: Mapping[str, str]
-    """Our conv0, conv1, shortcut, norm0, norm1 -> theirs, behind a block's prefix."""
+    """conv0, conv1, shortcut, norm0, norm1 -> their names after a block's prefix."""
     attention: Mapping[str, str]
-    """Our query, key, value, output, gamma -> theirs, behind its prefix."""
+    """query, key, value, output, gamma -> their names after its prefix."""
     attention_bias: bool
     last_norm: str
     to_image: str
     weight: str
-    """The stored weight behind a layer's name: `weight` or `weight_orig`."""
+    """Name of a stored weight after its layer's name: `weight` or `weight_orig`."""
     layout: Callable[[Foreign], Layout]
     classes: Callable[[Foreign, str], int]
     """(file, prefix of the first norm of a block) -> classes; 0 for none."""
     spectral: Spectral
-    norm: Callable[[Foreign, str, int, int], Norm]
+    norm: Callable[[Foreign, str, int, int], layers.BatchNorm]
     """(file, prefix, classes, channels) -> a block's norm."""
-    final_norm: Callable[[Foreign, str, int], Norm]
+    final_norm: Callable[[Foreign, str, int], layers.BatchNorm]
 
 
 def convert(foreign: Foreign, naming: Naming) -> Converted:
-    """The architecture, specification and tensors of ours that are the same function in evaluation.
+    """Return architecture, specification and tensors that compute the same function in evaluation.
 
     Raises:
-        CheckpointError: a tensor is missing, too many or of another shape, or the network is none that we have.
+        CheckpointError: a tensor is missing, too many or of another shape, or no architecture has this network.
     """
     layout = naming.layout(foreign)
     widths = _widths(foreign, naming, layout)
     arch, spec = _recognised(foreign, naming, layout, widths)
     state: dict[str, Tensor] = {}
-    state |= spectral.ours("linear", _linear(foreign, naming, spec, widths[0]))
+    state |= layers.normed_tensors("linear", _linear(foreign, naming, spec, widths[0]))
     carried = torch.zeros(widths[0], dtype=torch.float64)
-    """What the attention before a block leaves for it to add to every position."""
+    """Constant that a block adds at every position for the attention before it."""
     for i, (inner, outer) in enumerate(pairwise(widths)):
         prefix = layout.blocks[i]
 
-        def conv(part: str, o: int, c: int, side: int, prefix: str = prefix) -> Normed:
+        def conv(part: str, o: int, c: int, side: int, prefix: str = prefix) -> layers.Normed:
             return naming.spectral(foreign, prefix + naming.block[part], (o, c, side, side), bias=True)
 
-        def norm(part: str, channels: int, prefix: str = prefix) -> Norm:
+        def norm(part: str, channels: int, prefix: str = prefix) -> layers.BatchNorm:
             return naming.norm(foreign, prefix + naming.block[part], spec.num_classes, channels)
 
         norm0, shortcut, conv1 = norm("norm0", inner), conv("shortcut", outer, inner, 1), conv("conv1", outer, outer, 3)
@@ -98,16 +96,20 @@ def convert(foreign: Foreign, naming: Naming) -> Converted:
             state |= {f"{side}.{name}": tensor for name, tensor in tensors.items()}
         own = f"blocks.{i}"
         for part, layer in (("conv0", conv("conv0", outer, inner, 3)), ("conv1", conv1), ("shortcut", shortcut)):
-            state |= spectral.ours(f"{own}.{part}", layer)
-        state |= norms.ours(f"{own}.norm0", norm0) | norms.ours(f"{own}.norm1", norm("norm1", outer))
-    state |= norms.ours("norm", naming.final_norm(foreign, naming.last_norm, widths[-1]))
-    state |= spectral.ours("to_image", naming.spectral(foreign, naming.to_image, (3, widths[-1], 3, 3), bias=True))
+            state |= layers.normed_tensors(f"{own}.{part}", layer)
+        state |= layers.batch_norm_tensors(f"{own}.norm0", norm0) | layers.batch_norm_tensors(
+            f"{own}.norm1", norm("norm1", outer)
+        )
+    state |= layers.batch_norm_tensors("norm", naming.final_norm(foreign, naming.last_norm, widths[-1]))
+    state |= layers.normed_tensors(
+        "to_image", naming.spectral(foreign, naming.to_image, (3, widths[-1], 3, 3), bias=True)
+    )
     foreign.finish()
     return Converted(arch, spec, state)
 
 
 def _recognised(foreign: Foreign, naming: Naming, layout: Layout, widths: list[int]) -> tuple[str, ModelSpec]:
-    """Which of our architectures has these channels, and its specification."""
+    """Return the architecture with these channels, and its specification."""
     stages, weight = len(layout.blocks), f"{naming.linear}.{naming.weight}"
     rows, latent = foreign.shape(weight, 2)
     if rows != widths[0] * 16:
@@ -127,20 +129,22 @@ def _recognised(foreign: Foreign, naming: Naming, layout: Layout, widths: list[i
     sides = tuple(sorted(4 << after for after in layout.attention))
     legal = geometry(side, side).attention_sites() if stages >= MIN_STAGES else {}
     if set(sides) - legal.keys():
-        raise foreign.refuse(layout.blocks[0].rstrip("."), f"{stages} blocks, attention at {sides}: no network of ours")
+        raise foreign.refuse(
+            layout.blocks[0].rstrip("."), f"{stages} blocks, attention at {sides}: no architecture of sagan"
+        )
     classes = naming.classes(foreign, layout.blocks[0] + naming.block["norm0"])
     return arch, ModelSpec(side, side, num_classes=classes, latent=latent, base_width=base, attn_at=sides)
 
 
 def _widths(foreign: Foreign, naming: Naming, layout: Layout) -> list[int]:
-    """Channels from the start grid up, as the shortcuts say; every other tensor is checked against them."""
+    """Return the channels from the 4x4 feature map up, from the shortcuts; other tensors are checked against them."""
     names = [f"{prefix}{naming.block['shortcut']}.{naming.weight}" for prefix in layout.blocks]
     shapes = [foreign.shape(name, 4) for name in names]
     return [shapes[0][1], *(shape[0] for shape in shapes)]
 
 
-def _linear(foreign: Foreign, naming: Naming, spec: ModelSpec, width: int) -> Normed:
-    """The first layer, its rows from (C, 4, 4) order to our (4, 4, C)."""
+def _linear(foreign: Foreign, naming: Naming, spec: ModelSpec, width: int) -> layers.Normed:
+    """Return the first layer, its rows reordered from (C, 4, 4) to (4, 4, C)."""
     layer = naming.spectral(foreign, naming.linear, (width * 16, spec.latent), bias=True)
 
     def turned(rows: Tensor) -> Tensor:
@@ -153,12 +157,12 @@ def _linear(foreign: Foreign, naming: Naming, spec: ModelSpec, width: int) -> No
 def _attention(
     foreign: Foreign, naming: Naming, prefix: str, width: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:  # fmt: skip
-    """Our attention's tensors, and the constants to add before and behind it."""
+    """Return the tensors of attention, and the constants to add before and after it."""
     inner, half = max(width // 8, 1), max(width // 2, 1)
     shapes = {
         "query": (inner, width), "key": (inner, width), "value": (half, width), "output": (width, half),
     }  # fmt: skip
-    layers = {
+    read = {
         part: naming.spectral(foreign, prefix + naming.attention[part], (*shape, 1, 1), bias=naming.attention_bias)
         for part, shape in shapes.items()
     }
@@ -167,16 +171,16 @@ def _attention(
     before = after = torch.zeros(width, dtype=torch.float64)
     if naming.attention_bias:
         bias = f"{prefix}{naming.attention['query']}.bias"
-        before, after = folding.constants(
-            foreign, bias, layers["query"], layers["value"], layers["output"], gamma
+        before, after = layers.folded_biases(
+            foreign, bias, read["query"], read["value"], read["output"], gamma
         )  # fmt: skip
     state = {"gamma": gamma}
-    for part, layer in layers.items():
-        state |= spectral.ours(part, replace(layer, bias=None))
+    for part, layer in read.items():
+        state |= layers.normed_tensors(part, replace(layer, bias=None))
     return state, before, after
 
 
-def _shifted(layer: Normed, by: Tensor) -> Normed:
+def _shifted(layer: layers.Normed, by: Tensor) -> layers.Normed:
     assert layer.bias is not None
     return replace(layer, bias=layer.bias + by)
 

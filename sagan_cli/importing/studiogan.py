@@ -6,19 +6,18 @@ norms have an epsilon of 1e-4, ours 1e-5.
 
 from __future__ import annotations
 
-from sagan_cli.importing import norms, spectral
+from sagan_cli.importing import layers
 from sagan_cli.importing.foreign import Converted, Foreign
-from sagan_cli.importing.norms import Norm
 from sagan_cli.importing.resnet import Layout, Naming, convert
 
 NAME, TITLE = "studiogan", "StudioGAN's SAGAN"
 SIGNATURE = ("linear0.weight_orig", "blocks.0.0.conv2d0.weight_orig", "conv2d5.weight_orig")
-"""Names that this generator has, and no other network here."""
+"""Tensor names that only this generator has."""
 EPSILON = 1e-4
 
 
 def read(foreign: Foreign) -> Converted:
-    """Their generator as our `sagan`.
+    """Convert the generator to `sagan`.
 
     Raises:
         CheckpointError: as `resnet.convert`; info_mix_linear and the like, of InfoGAN, count as too many.
@@ -46,18 +45,18 @@ def _classes(foreign: Foreign, name: str) -> int:
     return 0 if f"{name}.weight" in foreign else foreign.shape(f"{name}.gain.weight_orig", 2)[1]
 
 
-def _norm(foreign: Foreign, name: str, classes: int, channels: int) -> Norm:
+def _norm(foreign: Foreign, name: str, classes: int, channels: int) -> layers.BatchNorm:
     if not classes:
-        return norms.affine(foreign, name, channels, EPSILON)
+        return layers.torch_batch_norm(foreign, name, channels, EPSILON)
     gain, bias = (
-        spectral.hooked(foreign, f"{name}.{part}", (channels, classes), bias=False).bar().t()
+        layers.torch_normed(foreign, f"{name}.{part}", (channels, classes), bias=False).bar().t()
         for part in ("gain", "bias")
     )
-    return norms.norm(1 + gain, bias, norms.running(foreign, f"{name}.bn", channels), EPSILON)
+    return layers.batch_norm(1 + gain, bias, layers.running_statistics(foreign, f"{name}.bn", channels), EPSILON)
 
 
-def _final_norm(foreign: Foreign, name: str, channels: int) -> Norm:
-    return norms.affine(foreign, name, channels, EPSILON)
+def _final_norm(foreign: Foreign, name: str, channels: int) -> layers.BatchNorm:
+    return layers.torch_batch_norm(foreign, name, channels, EPSILON)
 
 
 NAMING = Naming(
@@ -68,5 +67,5 @@ NAMING = Naming(
         "gamma": "sigma",
     },
     attention_bias=False, last_norm="bn4", to_image="conv2d5", weight="weight_orig", layout=_layout,
-    classes=_classes, spectral=spectral.hooked, norm=_norm, final_norm=_final_norm,
+    classes=_classes, spectral=layers.torch_normed, norm=_norm, final_norm=_final_norm,
 )  # fmt: skip

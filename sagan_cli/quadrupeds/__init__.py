@@ -44,9 +44,9 @@ class Quadrupeds:
         """
         if not 0 <= index < self.count:
             raise IndexError(f"image {index} of {self.count}")
-        return self.render(index), index % len(CLASS_NAMES)
+        return self.draw(index), index % len(CLASS_NAMES)
 
-    def render(self, index: int) -> np.ndarray:
+    def draw(self, index: int) -> np.ndarray:
         """Draw image `index`: uint8 (height, width, 3)."""
         return draw(self.seed, index, self.height, self.width)
 

@@ -61,7 +61,7 @@ class SingleAnimal(Quadrupeds):
 
     name, version = "quadrupeds-alone", VERSION
 
-    def render(self, index: int) -> np.ndarray:
+    def draw(self, index: int) -> np.ndarray:
         """Draw image `index`: uint8 (height, width, 3)."""
         return draw_alone(self.seed, index, self.height, self.width)
 

@@ -172,7 +172,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "metrics": check_metric, "losses": check_loss, "penalties": check_penalty, "augmentations": check_augmentation,
     "constraints": check_constraint, "loggers": check_logger, "exporters": check_exporter,
 }  # fmt: skip
-"""Kind of extension -> its check, for the kinds that need no files and take no time."""
+"""Kind of extension -> its check, for the kinds that `sagan plugins --check` checks."""
 
 
 def _check_term(what: str, value: Tensor, inputs: list[Tensor], reached: Callable[[list[bool]], bool]) -> None:

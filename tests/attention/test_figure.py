@@ -271,6 +271,8 @@ def test_the_svg_is_well_formed_and_holds_vectors_text_and_images() -> None:
     assert "a & b" in found
     assert any(t.startswith('a<b & "c" \ufffd \u732b $x$') for t in found)
     assert root.find(f"{SVG}title").text == "a & b"
+    assert b"'DejaVu Sans'" in data
+    assert b"sans-serif" in data
     links = [value for e in root.iter() for key, value in e.attrib.items() if key.endswith("href")]
     assert links
     assert all(value.startswith(("#", "data:")) for value in links)

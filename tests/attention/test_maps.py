@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan_cli.attention import compute_maps
-from sagan_cli.attention.maps import LayerMaps, attending, attention_layers
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import sample
+from sagan_cli.engine.attention_maps import LayerMaps, attending, attention_layers
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import SaganError
 from sagan_cli.model.attention_blocks import SelfAttention

@@ -40,7 +40,7 @@ def table(text: bytes) -> list[list[str]]:
 
 def test_the_list_names_every_system_with_its_source_and_command(tmp_path: Path) -> None:
     rows = table(ok("info", "--list", cwd=tmp_path))
-    assert rows[0] == ["NAME", "WHAT IT IS", "SOURCE", "COMMAND"]
+    assert rows[0] == ["NAME", "DESCRIPTION", "SOURCE", "COMMAND"]
     assert [row[0] for row in rows[1:]] == list(SYSTEMS)
     assert all(len(row) == 4 and all(row) for row in rows)
     facts = json.loads(ok("info", "--list", "--json", cwd=tmp_path))
@@ -81,10 +81,10 @@ def test_the_same_for_the_eye(home: Path) -> None:
     text = ok("info", "run", cwd=home).decode()
     lines = dict(line.split(maxsplit=1) for line in text.splitlines())
     facts = json.loads(ok("info", "run", "--json", cwd=home))
-    assert lines["system"] == "paper, but for model.spectral_norm, train.d_lr"
+    assert lines["system"] == "paper, except for model.spectral_norm, train.d_lr"
     assert lines["parameters"] == f"G {facts['g_parameters']:,}  D {facts['d_parameters']:,}"
     assert lines["attention"].startswith("paper, G at 8, D at 8; gamma G8 ")
-    assert lines["pictures"] == "16x16x1, 3 classes: 0, 1, 2"
+    assert lines["images"] == "16x16x1, 3 classes: 0, 1, 2"
     assert lines["loss"] == "hinge"
     assert lines["training"].startswith("D 0.5 x 1, G 0.0001, Adam 0 0.9, batch 4")
     assert "none yet" in text
@@ -109,8 +109,8 @@ def test_the_best_score_and_those_taken_later_are_told(home: Path, tmp_path: Pat
     run.append_metrics({**score, "step": 2})
     lines = ok("info", "run", cwd=tmp_path).decode().splitlines()
     assert lines[-2:] == [
-        "best score  fid 12.3457 at step 2, while training, 64 pictures, classifier",
-        "score       kid 0.012346 of 100 pictures, quick",
+        "best score  fid 12.3457 at step 2, during training, 64 images, classifier",
+        "score       kid 0.012346 of 100 images, quick",
     ]
 
 
@@ -153,7 +153,7 @@ def test_the_spectra_as_a_table(home: Path) -> None:
     assert by_name["G", "linear"][3] == "none"
     assert by_name["G", "linear"][5:] == ["-", "-"]
     assert by_name["D", "linear"][2:4] == ["1x8", "sagan"]
-    assert done.stderr.decode().splitlines() == ["G: no spectral norm that this command knows"]
+    assert done.stderr.decode().splitlines() == ["G: no known spectral norm"]
 
 
 def singular(matrix: torch.Tensor) -> float:
@@ -264,8 +264,8 @@ def test_a_run_of_a_plugin_with_torch_s_spectral_norm(home: Path, tmp_path: Path
 
 
 def test_what_cannot_be_looked_at_is_said_in_a_line(home: Path, tmp_path: Path) -> None:
-    assert "--list is about no run" in fails(2, "info", "--list", "run", cwd=home)
-    assert "--list is about no run" in fails(2, "info", "--list", "--spectra", cwd=home)
+    assert "--list takes no run" in fails(2, "info", "--list", "run", cwd=home)
+    assert "--list takes no run" in fails(2, "info", "--list", "--spectra", cwd=home)
     assert "no such file, run or checkpoint" in fails(2, "info", "nowhere", cwd=home)
     assert "no run under runs/" in fails(2, "info", cwd=tmp_path)
     copytree(home / "run", tmp_path / "run")

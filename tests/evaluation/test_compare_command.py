@@ -122,7 +122,7 @@ def test_pictures_between_two_models_do_not_hide_that_these_differ(tmp_path: Pat
     (tmp_path / "theirs.json").write_text(json.dumps(pictures))
     lines = ok("compare", a, "theirs.json", cwd=tmp_path).decode().splitlines()
     assert lines[1].split() == ["1", "3.0000", "12.0000", "..", "13.0000", "-", "inception-v3-compat", "theirs.json"]
-    assert said("compare", a, "theirs.json", cwd=tmp_path)[0].startswith("theirs.json: how they were generated is not")
+    assert said("compare", a, "theirs.json", cwd=tmp_path)[0].startswith("theirs.json: sampling settings are unknown")
     assert "ema is True" in fails(1, "compare", a, "theirs.json", b, cwd=tmp_path)
 
 

@@ -11,8 +11,8 @@ from support.score_records import record
 
 from sagan_cli import runs
 from sagan_cli.errors import SaganError, UsageError
-from sagan_cli.evaluation import protocols, records
-from sagan_cli.evaluation.metrics import value_names
+from sagan_cli.evaluation import options, records
+from sagan_cli.evaluation.options import value_names
 
 NEUTRAL = ("seed", "device", "processes", "versions", "seconds", "time", "step", "checkpoint", "fake", "fake_size",
            "protocol", "data", "checkpoint_sha256", "warnings", "weights_published")  # fmt: skip
@@ -183,22 +183,22 @@ def test_values_are_shown_with_the_digits_that_matter() -> None:
 
 
 def test_protocols_are_named_by_source_and_use_known_words() -> None:
-    assert next(iter(protocols.PROTOCOLS)) == protocols.DEFAULT
-    for name, row in protocols.PROTOCOLS.items():
+    assert next(iter(options.PROTOCOLS)) == options.DEFAULT
+    for name, row in options.PROTOCOLS.items():
         assert row.name == name
         assert row.split in ("train", "test")
         assert row.batch_norm in ("running", "standing", "batch")
         assert row.labels in ("uniform", "data")
         assert row.metrics
         assert set(row.metrics) <= set(value_names())
-        assert f"{name}: {row.about}" in protocols.help_text()
+        assert f"{name}: {row.about}" in options.help_text()
         # KID draws its subsets without replacement.
         assert row.knobs.get("kid_subset_size", 1000) <= row.n_fake
-    knobs = [{**vars(p), "name": "", "about": ""} for p in protocols.PROTOCOLS.values()]
+    knobs = [{**vars(p), "name": "", "about": ""} for p in options.PROTOCOLS.values()]
     assert all(a != b for i, a in enumerate(knobs) for b in knobs[:i])
 
 
 def test_an_unknown_protocol_is_told_the_nearest() -> None:
-    assert protocols.find("sagan").n_real == 50_000
+    assert options.find("sagan").n_real == 50_000
     with pytest.raises(UsageError, match=r"^--protocol stylgan: no such protocol \(did you mean 'stylegan'\?\); there"):
-        protocols.find("stylgan")
+        options.find("stylgan")

@@ -12,8 +12,8 @@ import pytest
 import torch
 from support.tiny_generators import Fixed, Plain, tiny, trained
 
-from sagan_cli.attention.maps import attending
 from sagan_cli.contracts import ModelSpec
+from sagan_cli.engine.attention_maps import attending
 from sagan_cli.errors import SaganError
 from sagan_cli.export import checking
 from sagan_cli.export import onnx as exporting

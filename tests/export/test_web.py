@@ -25,9 +25,9 @@ from support.cli import TINY, ok
 from support.idx_files import idx_folder
 from support.tiny_generators import Plain, tiny, trained
 
-from sagan_cli.attention.maps import attending
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import sample
+from sagan_cli.engine.attention_maps import attending
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import SaganError
 from sagan_cli.export import web_runtime

@@ -260,14 +260,14 @@ def broken(change: Callable[[State], object]) -> State:
     [
         (broken(lambda s: s.pop("conv2d5.bias")), "no tensor 'conv2d5.bias', which the generator of StudioGAN's SAGAN"),
         (broken(lambda s: s.pop("conv2d5.weight_orig")), "no tensor 'conv2d5.weight_orig'"),
-        (broken(lambda s: s.update(extra=torch.ones(1))), "'extra': no part of the generator of StudioGAN's SAGAN"),
-        (broken(lambda s: s.update(a=torch.ones(1), b=torch.ones(1))), "'a' and 1 more: no part"),
+        (broken(lambda s: s.update(extra=torch.ones(1))), "'extra': not in the generator of StudioGAN's SAGAN"),
+        (broken(lambda s: s.update(a=torch.ones(1), b=torch.ones(1))), "'a' and 1 more: not in"),
         (
             broken(lambda s: s.update({"blocks.1.0.conv2d1.weight_orig": torch.ones(16, 16, 5, 5)})),
             "'blocks.1.0.conv2d1.weight_orig' is (16, 16, 5, 5), not (16, 16, 3, 3)",
         ),
         (broken(lambda s: s["bn4.bias"].fill_(float("nan"))), "'bn4.bias' holds numbers that are not finite"),
-        (broken(lambda s: s["conv2d5.weight_u"].zero_()), "'conv2d5': its spectral norm comes to 0.0"),
+        (broken(lambda s: s["conv2d5.weight_u"].zero_()), "'conv2d5': its spectral norm is 0.0"),
         (
             broken(lambda s: s.update({"bn4.bias": torch.ones(16, dtype=torch.int64)})),
             "'bn4.bias' holds torch.int64, not floating-point numbers",

@@ -104,7 +104,7 @@ def test_attention_stands_where_it_is_asked_for(arch: str) -> None:
     assert places(attn_at=(8, 16)) == (["8", "16"], ["16", "8"])
     assert places(attn_at=(32,), options={"places": "sides"}) == (["32"], ["32"])
     assert places(attn_at=(8,), options={"places": "published"}) == places()
-    with pytest.raises(UsageError, match=r"--attn-at 4: pictures of 64 have feature maps 8, 16, 32"):
+    with pytest.raises(UsageError, match=r"--attn-at 4: images of 64 have feature maps 8, 16, 32"):
         places(attn_at=(4,))
 
 

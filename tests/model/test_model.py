@@ -247,9 +247,9 @@ def test_settling_measures_spectral_norms_and_batch_statistics_on_the_averaged_w
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        (ModelSpec(33, 33), "nearest that fit: 32"),
+        (ModelSpec(33, 33), "nearest supported sizes: 32"),
         (ModelSpec(100, 100), "--size 100"),
-        (ModelSpec(64, 64, attn_at=(20,)), "--attn-at 20: pictures of 64 have feature maps 8, 16, 32"),
+        (ModelSpec(64, 64, attn_at=(20,)), "--attn-at 20: images of 64 have feature maps 8, 16, 32"),
         (ModelSpec(64, 64, attn_at=(64,)), "--attn-at 64"),
         (ModelSpec(64, 64, options={"depth": 3}), "model.options.depth"),
     ],

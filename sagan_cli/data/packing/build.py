@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from sagan_cli.contracts import Dataset, Hints
+from sagan_cli.contracts import Dataset
 from sagan_cli.data.decode import Pixels, fit, is_gray
 from sagan_cli.data.sources.folders import FileBacked
+from sagan_cli.data.sources.opening import hints_of
 from sagan_cli.errors import BadImage, DataError, PluginError, SaganError
 
 IN_PROCESS_BELOW = 512
@@ -196,12 +197,6 @@ def read_stretch(dataset: Dataset, shape: PackedShape, first: int, last: int, st
         images[len(labels)] = fit(picture, shape.height, shape.width, shape.channels, shape.fit)
         labels.append(int(label))
     return Chunk(images[: len(labels)], labels, skipped, last - first)
-
-
-def hints_of(dataset: object) -> Hints:
-    """Return the dataset's own hints, or the defaults."""
-    hints = getattr(dataset, "hints", None)
-    return hints if isinstance(hints, Hints) else Hints()
 
 
 def name_of(dataset: Dataset, index: int) -> str:

@@ -26,7 +26,8 @@ import numpy.typing as npt
 
 from sagan_cli.contracts import Dataset, Fingerprinted, Glance, Progress
 from sagan_cli.data.decode import FITS
-from sagan_cli.data.packing.build import Built, build, hints_of, name_of
+from sagan_cli.data.packing.build import Built, build, name_of
+from sagan_cli.data.sources.opening import hints_of
 from sagan_cli.errors import DataError, SaganError, UsageError
 from sagan_cli.files import discard, sweep, unwritable, write_atomic, write_directory
 

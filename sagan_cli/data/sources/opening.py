@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sagan_cli.config.schema import Config
-from sagan_cli.contracts import Dataset, Glance
+from sagan_cli.contracts import Dataset, Glance, Hints
 from sagan_cli.data.decode import Pixels, is_picture
-from sagan_cli.data.packing.build import hints_of
 from sagan_cli.data.sources.archives import open_zip
 from sagan_cli.data.sources.folders import open_folder
 from sagan_cli.errors import UsageError, closest
@@ -122,6 +121,12 @@ def _has_idx_files(folder: Path) -> bool:
     from sagan_cli.data.sources.idx import is_idx_folder
 
     return is_idx_folder(folder)
+
+
+def hints_of(dataset: object) -> Hints:
+    """Return the dataset's own hints, or the defaults."""
+    hints = getattr(dataset, "hints", None)
+    return hints if isinstance(hints, Hints) else Hints()
 
 
 class Unlabelled:

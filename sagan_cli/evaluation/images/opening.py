@@ -21,7 +21,7 @@ from PIL import Image
 
 from sagan_cli.contracts import Dataset, Glance
 from sagan_cli.data.decode import Pixels, fit, is_picture
-from sagan_cli.data.packing.build import hints_of, name_of
+from sagan_cli.data.packing.build import name_of
 from sagan_cli.data.sources import opening as sources
 from sagan_cli.data.sources.archives import ZipDataset
 from sagan_cli.data.sources.folders import FileBacked, FolderDataset
@@ -89,7 +89,7 @@ class DatasetImages(ImageSource):
         if len(dataset) == 0:
             raise DataError(f"{where}: holds no images: put some there")
         self.name, self.kind, self._where, self._dataset = name, _kind(dataset, name), where, dataset
-        self.channels = 1 if hints_of(dataset).channels == 1 else 3
+        self.channels = 1 if sources.hints_of(dataset).channels == 1 else 3
         self.class_names = tuple(dataset.class_names)
         self._labels = np.full(len(dataset), -1, np.int64)
         self._size: tuple[int, ...] | None = None

@@ -1,4 +1,6 @@
-"""Evaluation protocols: one row for each set of settings that a paper or tool fixes. To add a protocol, add a row.
+"""Options of an evaluation: protocols, one row each, and metrics and their parameters by name. No torch at import.
+
+To add a protocol, add a row.
 
 What all of them share is not a column: images are rounded to uint8 before they are measured, the network is the 2015
 Inception of TTUR (Heusel et al. 2017) in torch-fidelity's conversion, and other sizes are brought to its 299 pixels by
@@ -11,12 +13,15 @@ The rows were read from the sources that the comments name; what a source leaves
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sagan_cli.errors import UsageError, closest
+from sagan_cli.contracts import Metric
+from sagan_cli.errors import PluginError, UsageError, closest
+from sagan_cli.plugins import registry
 
 DEFAULT = "default"
 KNOBS = ("kid_subsets", "kid_subset_size", "isc_splits", "prc_neighbours")
@@ -136,3 +141,73 @@ def help_text() -> str:
     """Return the help of `--protocol`: every row with its source, the default first."""
     rows = "; ".join(f"{p.name}: {p.about}" for p in PROTOCOLS.values())
     return f"All settings that a paper fixes; default '{DEFAULT}'. {rows}."
+
+
+# ---- Metrics by name -------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def builtin_metrics() -> dict[str, Metric]:
+    """Return the built-in metrics by the name that `--metrics` accepts."""
+    return {row.name: registry.load("metrics", row.name) for row in registry.BUILTINS["metrics"]}
+
+
+def parse_metrics(text: str, flag: str = "--metrics") -> tuple[str, ...]:
+    """Return the metrics of a comma-separated list, each once.
+
+    Raises:
+        UsageError: a name is unknown, or the list is empty.
+        PluginError: a plugin's metric cannot be imported.
+    """
+    listed = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not listed:
+        raise UsageError(f"{flag}: the list is empty; there are {', '.join(registry.names('metrics'))}")
+    known = registry.names("metrics")
+    for name in listed:
+        if name not in known and flag != "--metrics":  # the registry's message names --metrics
+            raise UsageError(f"{flag} {name}: no such metric{closest(name, known)}; there are {', '.join(known)}")
+        registry.load("metrics", name)
+    return listed
+
+
+def metric_of(value: str) -> Metric | None:
+    """Return the metric that computes a value, such as `prc` for "recall"; None if no installed metric does."""
+    for metric in builtin_metrics().values():
+        if value in metric.better:
+            return metric
+    found = (_usable(name) for name in registry.names("metrics") if name not in builtin_metrics())
+    return next((metric for metric in found if metric is not None and value in metric.better), None)
+
+
+def _usable(name: str) -> Metric | None:
+    """A metric, or None if it is a plugin's that cannot be imported; `sagan plugins --check` reports it."""
+    try:
+        return builtin_metrics().get(name) or registry.load("metrics", name)
+    except PluginError:
+        return None
+
+
+def value_names() -> list[str]:
+    """Return the names of all values of built-in metrics."""
+    return [value for metric in builtin_metrics().values() for value in metric.better]
+
+
+def require_knobs(knobs: Mapping[str, int]) -> None:
+    """Refuse parameters that no metric has, or that are not positive.
+
+    Raises:
+        UsageError: with one line that names the parameter.
+    """
+    known = {knob for name in registry.names("metrics") if (m := _usable(name)) is not None for knob in m.knobs}
+    for name, value in knobs.items():
+        if name not in known:
+            raise UsageError(
+                f"--knob {name}: no metric has it{closest(name, known)}; there are {', '.join(sorted(known))}"
+            )
+        if value < 1:
+            raise UsageError(f"--knob {name}={value}: a whole number above 0")
+
+
+def known_knobs(metrics: Mapping[str, Metric]) -> dict[str, int]:
+    """Return the default knobs of the built-in metrics and of `metrics`."""
+    return {knob: value for m in (*builtin_metrics().values(), *metrics.values()) for knob, value in m.knobs.items()}

@@ -1,4 +1,4 @@
-"""An imported generator as a run directory: run.json, and one checkpoint with the generator alone."""
+"""Write an imported generator as a run directory: run.json, and one checkpoint without discriminator."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from sagan_cli.engine import networks
 from sagan_cli.engine.checkpoint import FACTS, FORMAT, MODEL
 from sagan_cli.errors import CheckpointError, UsageError
 from sagan_cli.files import write_directory
-from sagan_cli.importing.foreign import Converted
-from sagan_cli.importing.naming import FORMATS
-from sagan_cli.importing.reading import Loaded
+from sagan_cli.importing.foreign import Converted, Loaded
+from sagan_cli.importing.formats import FORMATS
 from sagan_cli.plugins import registry
 from sagan_cli.runs import IMPORTED, UNKNOWN_DATA, Run
 
 
 def checked(converted: Converted, path: Path) -> dict[str, Tensor]:
-    """The tensors in fp32, after comparing every name and shape with the architecture's generator.
+    """Return the tensors in fp32 after comparing names and shapes with the architecture's generator.
 
     Raises:
         CheckpointError: one does not fit, or is too large for fp32.
@@ -48,18 +47,18 @@ def checked(converted: Converted, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def vacant(out: Path) -> None:
-    """Refuse a directory that holds something.
+def require_empty(out: Path) -> None:
+    """Refuse a directory that is not empty.
 
     Raises:
-        UsageError: it does.
+        UsageError: it is not.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: exists already; choose another directory")
 
 
 def write(loaded: Loaded, format_: str, converted: Converted, state: dict[str, Tensor], out: Path | None) -> Run:
-    """Make the run, in `out` or under the next number of runs/; a checkpoint of the file's own step.
+    """Write the run in `out`, or under the next number of runs/, with a checkpoint of the file's step.
 
     Raises:
         SaganError: it cannot be written.
@@ -77,7 +76,7 @@ def write(loaded: Loaded, format_: str, converted: Converted, state: dict[str, T
     arch = registry.find("architectures", converted.arch)
     package = f"{arch.package} {arch.version}"
     names = [str(i) for i in range(converted.spec.num_classes)]
-    # The digest of the pictures is not known; that of the file stands for where all of this comes from.
+    # The digest of the images is unknown; that of the file identifies the origin.
     data = {"source": UNKNOWN_DATA, "digest": loaded.sha256, "count": 0}
     spec = {**asdict(converted.spec), "options": dict(converted.spec.options)}
     about = {"arch": converted.arch, "arch_package": package, "spec": spec, "class_names": names, "data": data}
@@ -102,10 +101,10 @@ def write(loaded: Loaded, format_: str, converted: Converted, state: dict[str, T
 
 
 def _write_checkpoint(path: Path, step: int, state: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """As `engine.checkpoint.save`, without what only training needs."""
+    """Write a checkpoint as `engine.checkpoint.save`, without the state that only training needs."""
 
     def fill(work: Path) -> None:
-        # One set of weights: a file is either the trained ones or their average, and does not say which.
+        # A file has one set of weights and does not tell whether it is an EMA.
         tensors = {f"{prefix}.{name}": t.clone() for prefix in ("generator", "ema") for name, t in state.items()}
         save_file(tensors, work / MODEL)
         with (work / MODEL).open("rb") as f:
@@ -117,7 +116,7 @@ def _write_checkpoint(path: Path, step: int, state: dict[str, Tensor], about: di
 
 
 def _config(converted: Converted, step: int) -> Config:
-    """The settings as far as a generator tells them; the others are the defaults, which nobody used."""
+    """Return the settings that follow from a generator, and defaults for the others."""
     spec = converted.spec
     data = DataConfig(
         data=UNKNOWN_DATA, size=str(spec.height), channels=str(spec.channels), unconditional=not spec.num_classes
