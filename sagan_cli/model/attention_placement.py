@@ -21,19 +21,19 @@ ATTENTION: dict[str, tuple[Any, ...]] = {"attention": KINDS, "attn_ratio": RATIO
 """Options of the architectures with attention, and their values."""
 
 
-def checked_options(spec: ModelSpec, arch: str, known: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Return all options of an architecture, after checking those of `spec` against `known` (name -> allowed values).
+def checked_options(spec: ModelSpec, arch: str, allowed: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Return all options of an architecture, after checking those of `spec` against `allowed` (name -> allowed values).
 
     Raises:
         UsageError: unknown option or value.
     """
     for name, value in spec.options.items():
         text = option_text(name, value)
-        if name not in known:
-            raise UsageError(f"{text}: architecture '{arch}' has no such option{closest(name, known)}")
-        if value not in known[name]:
-            values = ", ".join(map(str, known[name]))
-            raise UsageError(f"{text}: " + (f"choose {values}" if known[name][1:] else f"'{arch}' has {values} only"))
+        if name not in allowed:
+            raise UsageError(f"{text}: architecture '{arch}' has no such option{closest(name, allowed)}")
+        if value not in allowed[name]:
+            values = ", ".join(map(str, allowed[name]))
+            raise UsageError(f"{text}: " + (f"choose {values}" if allowed[name][1:] else f"'{arch}' has {values} only"))
     return {**default_options(arch), **spec.options}
 
 

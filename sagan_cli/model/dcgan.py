@@ -33,7 +33,7 @@ from sagan_cli.model.attention_placement import (
 from sagan_cli.model.layers import ConditionalBatchNorm2d, Embedding, SNEmbedding
 from sagan_cli.ops.precision import no_autocast, wide
 
-KNOWN = {"spectral_norm": ("none",)}
+OPTIONS = {"spectral_norm": ("none",)}
 """Options of `dcgan`, and their values."""
 Layer = Callable[[int, int, tuple[int, int], int, int], nn.Module]
 """(in, out, kernel, stride, padding) -> a convolution or a transposed one."""
@@ -73,7 +73,7 @@ def _deconv(i: int, o: int, kernel: tuple[int, int], stride: int, padding: int) 
 DCGAN = DCGANStyle("dcgan", _deconv, _conv, _deconv, _conv, slope=0.2, norm_in_d=True)
 
 
-class Generator(AttentionNetwork):
+class DCGANGenerator(AttentionNetwork):
     """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
     def __init__(self, spec: ModelSpec, style: DCGANStyle = DCGAN) -> None:
@@ -95,7 +95,7 @@ class Generator(AttentionNetwork):
         return torch.tanh(wide(self.to_image(h)))
 
 
-class Discriminator(AttentionNetwork):
+class DCGANDiscriminator(AttentionNetwork):
     """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,)."""
 
     def __init__(self, spec: ModelSpec, style: DCGANStyle = DCGAN) -> None:
@@ -131,15 +131,15 @@ class Discriminator(AttentionNetwork):
         return logits
 
 
-def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
+def build(spec: ModelSpec) -> tuple[DCGANGenerator, DCGANDiscriminator]:
     """Build the `dcgan` networks.
 
     Raises:
         UsageError: unsupported image size, attention map or option.
     """
-    checked_options(spec, "dcgan", KNOWN)
+    checked_options(spec, "dcgan", OPTIONS)
     no_attention(spec, "dcgan")
-    pair = Generator(spec), Discriminator(spec)
+    pair = DCGANGenerator(spec), DCGANDiscriminator(spec)
     for network in pair:
         network.apply(_start)
     return pair

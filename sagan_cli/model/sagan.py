@@ -20,7 +20,7 @@ from sagan_cli.model.layers import SPECTRAL, ConditionalBatchNorm2d, LayerTypes,
 from sagan_cli.ops.precision import no_autocast, wide
 
 ARCH = "sagan"
-KNOWN = {name: ATTENTION[name] for name in ("attention", "attn_ratio")} | {"spectral_norm": ("both", "d", "none")}
+OPTIONS = {name: ATTENTION[name] for name in ("attention", "attn_ratio")} | {"spectral_norm": ("both", "d", "none")}
 """The options of `sagan`, and their values."""
 MAX_MULTIPLIER = 16
 
@@ -30,20 +30,20 @@ def channels_at(spec: ModelSpec, halvings: int) -> int:
     return spec.base_width * min(MAX_MULTIPLIER, 1 << halvings)
 
 
-class Generator(AttentionNetwork):
+class SAGANGenerator(AttentionNetwork):
     """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
-    def __init__(self, spec: ModelSpec, kit: LayerTypes = SPECTRAL) -> None:
+    def __init__(self, spec: ModelSpec, types: LayerTypes = SPECTRAL) -> None:
         super().__init__()
         grid = geometry(spec.height, spec.width)
         self.start = (grid.start_height, grid.start_width)
         widths = [channels_at(spec, grid.stages - i) for i in range(grid.stages + 1)]
-        self.linear = kit.linear(spec.latent, widths[0] * grid.start_height * grid.start_width)
-        self.blocks = nn.ModuleList(UpBlock(i, o, spec.num_classes, kit) for i, o in pairwise(widths))
+        self.linear = types.linear(spec.latent, widths[0] * grid.start_height * grid.start_width)
+        self.blocks = nn.ModuleList(UpBlock(i, o, spec.num_classes, types) for i, o in pairwise(widths))
         places = {k - 1: str(side) for side, k in grid.attention_sites().items() if side in spec.attn_at}
-        self.attention = AttentionBlocks(spec, places, widths[1:], spectral=kit.spectral, arch=ARCH)
+        self.attention = AttentionBlocks(spec, places, widths[1:], spectral=types.spectral, arch=ARCH)
         self.norm = ConditionalBatchNorm2d(widths[-1])  # the last norm is not conditional
-        self.to_image = kit.conv(widths[-1], spec.channels, 3)
+        self.to_image = types.conv(widths[-1], spec.channels, 3)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.linear(z).unflatten(1, (*self.start, -1)).permute(0, 3, 1, 2)
@@ -52,24 +52,24 @@ class Generator(AttentionNetwork):
         return torch.tanh(wide(self.to_image(F.relu(self.norm(h, None)))))
 
 
-class Discriminator(AttentionNetwork):
+class SAGANDiscriminator(AttentionNetwork):
     """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,).
 
     The logit is psi(h) + <embed(y), h> (projection, Miyato and Koyama 2018), or psi(h) without classes.
     """
 
-    def __init__(self, spec: ModelSpec, kit: LayerTypes = SPECTRAL) -> None:
+    def __init__(self, spec: ModelSpec, types: LayerTypes = SPECTRAL) -> None:
         super().__init__()
         grid = geometry(spec.height, spec.width)
         widths = [spec.channels] + [channels_at(spec, i) for i in range(grid.stages)]
-        downs = [DownBlock(i, o, first=(n == 0), kit=kit) for n, (i, o) in enumerate(pairwise(widths))]
+        downs = [DownBlock(i, o, first=(n == 0), types=types) for n, (i, o) in enumerate(pairwise(widths))]
         top = channels_at(spec, grid.stages)
-        self.blocks = nn.ModuleList([*downs, DownBlock(widths[-1], top, down=False, kit=kit)])
+        self.blocks = nn.ModuleList([*downs, DownBlock(widths[-1], top, down=False, types=types)])
         sites = {side: grid.stages - k for side, k in reversed(grid.attention_sites().items())}  # large maps first
         places = {n - 1: str(side) for side, n in sites.items() if side in spec.attn_at}
-        self.attention = AttentionBlocks(spec, places, widths[1:], spectral=kit.spectral, arch=ARCH)
-        self.linear = kit.linear(top, 1)
-        self.embed = kit.embedding(spec.num_classes, top) if spec.num_classes else None
+        self.attention = AttentionBlocks(spec, places, widths[1:], spectral=types.spectral, arch=ARCH)
+        self.linear = types.linear(top, 1)
+        self.embed = types.embedding(spec.num_classes, top) if spec.num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = x
@@ -84,12 +84,12 @@ class Discriminator(AttentionNetwork):
         return logits
 
 
-def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
+def build(spec: ModelSpec) -> tuple[SAGANGenerator, SAGANDiscriminator]:
     """Build the `sagan` networks.
 
     Raises:
         UsageError: unsupported image size, attention map or option.
     """
     check_attention(spec.height, spec.width, spec.attn_at)
-    in_g, in_d = layer_types(checked_options(spec, ARCH, KNOWN)["spectral_norm"])
-    return Generator(spec, in_g), Discriminator(spec, in_d)
+    in_g, in_d = layer_types(checked_options(spec, ARCH, OPTIONS)["spectral_norm"])
+    return SAGANGenerator(spec, in_g), SAGANDiscriminator(spec, in_d)

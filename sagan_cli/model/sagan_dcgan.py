@@ -24,12 +24,12 @@ from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import geometry
 from sagan_cli.model import attention_placement as stages
 from sagan_cli.model.attention_placement import ATTENTION, checked_options
-from sagan_cli.model.dcgan import DCGANStyle, Discriminator, Generator
+from sagan_cli.model.dcgan import DCGANDiscriminator, DCGANGenerator, DCGANStyle
 from sagan_cli.model.layers import SpectralNormed
 from sagan_cli.ops.kernel_layout import swap_in_out_channels
 from sagan_cli.ops.precision import product_type
 
-KNOWN = {**ATTENTION, "spectral_norm": ("both", "d", "none"), "deconv_rows": ("output", "input")}
+OPTIONS = {**ATTENTION, "spectral_norm": ("both", "d", "none"), "deconv_rows": ("output", "input")}
 """The options of `sagan-dcgan`, and their values."""
 
 
@@ -90,19 +90,19 @@ PORT = DCGANStyle(
 )  # fmt: skip
 
 
-def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """Build the `sagan-dcgan` networks; options: `KNOWN`.
+def build(spec: ModelSpec) -> tuple[DCGANGenerator, DCGANDiscriminator]:
+    """Build the `sagan-dcgan` networks; options: `OPTIONS`.
 
     Raises:
         UsageError: unsupported image size, attention map or option.
     """
-    options = checked_options(spec, "sagan-dcgan", KNOWN)
+    options = checked_options(spec, "sagan-dcgan", OPTIONS)
     style = replace(PORT, deconv=functools.partial(SNConvTranspose2d, rows=options.get("deconv_rows", "output")))
     if options["spectral_norm"] != "both":
         style = replace(style, deconv=nn.ConvTranspose2d, spectral_g=False)
     if options["spectral_norm"] == "none":
         style = replace(style, conv=nn.Conv2d, spectral_d=False)
-    return Generator(spec, style), Discriminator(spec, style)
+    return DCGANGenerator(spec, style), DCGANDiscriminator(spec, style)
 
 
 def settled(spec: ModelSpec, *, auto: bool) -> ModelSpec:

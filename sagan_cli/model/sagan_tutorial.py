@@ -33,11 +33,11 @@ SLOPE = 0.2
 DROPOUT = 0.25
 IN_G, IN_D = (1,), (2,)
 """Stages of G and D that are followed by attention, counted from 0."""
-KNOWN = {**ATTENTION, "spectral_norm": ("none",)}
+OPTIONS = {**ATTENTION, "spectral_norm": ("none",)}
 """The options of `sagan-tutorial`, and their values."""
 
 
-class Generator(AttentionNetwork):
+class TutorialGenerator(AttentionNetwork):
     """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -62,7 +62,7 @@ class Generator(AttentionNetwork):
         return torch.tanh(wide(self.to_image(h)))
 
 
-class Discriminator(AttentionNetwork):
+class TutorialDiscriminator(AttentionNetwork):
     """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,)."""
 
     batches_apart = True
@@ -101,14 +101,14 @@ class Discriminator(AttentionNetwork):
         return logits
 
 
-def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """Build the `sagan-tutorial` networks; options: `KNOWN`.
+def build(spec: ModelSpec) -> tuple[TutorialGenerator, TutorialDiscriminator]:
+    """Build the `sagan-tutorial` networks; options: `OPTIONS`.
 
     Raises:
         UsageError: unsupported image size, attention map or option.
     """
-    checked_options(spec, ARCH, KNOWN)
-    return Generator(spec), Discriminator(spec)
+    checked_options(spec, ARCH, OPTIONS)
+    return TutorialGenerator(spec), TutorialDiscriminator(spec)
 
 
 def settled(spec: ModelSpec, *, auto: bool) -> ModelSpec:
