@@ -38,6 +38,7 @@ ALLOWED = {
         "engine",
         "data",
         "console",
+        "testing",
     },
 }
 """Package -> packages that it may import, besides itself and the floor."""

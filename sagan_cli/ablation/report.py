@@ -31,8 +31,8 @@ MEASURES: dict[str, tuple[str, int, bool]] = {
     "distinct": ("distinct images", 0, True), "images_per_second": ("images/s in training", 0, False),
 }  # fmt: skip
 NO_BASELINE = "add none to --attn, the baseline of all comparisons"
-JUDGED = ("structure", "fid", "spread")
-DRAWN = ("structure", "fid", "spread")
+COMPARED = ("structure", "fid", "spread")
+"""Measures with verdicts and panels."""
 
 
 def write_report(
@@ -101,7 +101,7 @@ def verdicts(variants: Sequence[Json], runs: Sequence[Json]) -> list[dict[str, A
     found = []
     for variant in variants:
         for other in _opponents(variant, variants):
-            for measure in JUDGED:
+            for measure in COMPARED:
                 mine, theirs = (
                     _by_seed([r for r in runs if r["variant"] == v["variant"]], measure) for v in (variant, other)
                 )
@@ -185,7 +185,7 @@ def panels(variants: Sequence[Json], runs: Sequence[Json]) -> list[Panel]:
     from sagan_cli.ablation.curves import Bar, Panel
 
     found = []
-    present = [m for m in DRAWN if any(m in v["values"] for v in variants)] or ["images_per_second"]
+    present = [m for m in COMPARED if any(m in v["values"] for v in variants)] or ["images_per_second"]
     for measure in present:
         title, way, share = MEASURES[measure]
         pooled = measure == "structure"

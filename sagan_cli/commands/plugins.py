@@ -19,7 +19,7 @@ HEADINGS = ("KIND", "NAME", "PACKAGE", "VERSION", "BUILT-IN")
 
 
 def plugins(
-    check: Annotated[bool, typer.Option("--check", help="Import each one; exit code 1 if any is broken.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Import and check each one; exit code 1 on errors.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """List datasets, architectures and all other extensions.
@@ -62,13 +62,22 @@ def _problem(entry: Entry, check: bool) -> str:
     """Return the error of an entry, or "" if none was found."""
     if not check or entry.problem:
         return entry.problem
+    from sagan_cli.testing import CHECKS
+
     try:
         if entry.kind == "commands":
             real_command(entry)
         else:
-            registry.load_entry(entry)
+            loaded = registry.load_entry(entry)
+            # The built-ins are checked by this project's tests.
+            if not entry.builtin and entry.kind in CHECKS:
+                CHECKS[entry.kind](loaded)
     except PluginError as e:
         return str(e)
+    except AssertionError as e:
+        return f"{entry.title}: {e}"
+    except Exception as e:  # noqa: BLE001 - the check runs code of the plugin, which may raise anything
+        return str(registry.failure(entry, e))
     return ""
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sagan_cli.data.packing.pack import Pack
 from sagan_cli.ops.randomness import generator
-from sagan_cli.ops.transfer import sent
+from sagan_cli.ops.transfer import to_device
 
 
 class Batches:
@@ -47,14 +47,14 @@ class Batches:
         """This process's slice: images (n, C, H, W) float in [-1, 1], channels_last, and labels (n,) or None."""
         chosen = self.indices(update)[self.share]
         if self.resident is not None:
-            raw = self.resident[sent(torch.from_numpy(chosen), self.device)]
+            raw = self.resident[to_device(torch.from_numpy(chosen), self.device)]
         else:
-            raw = sent(torch.from_numpy(self.images[chosen]), self.device)
+            raw = to_device(torch.from_numpy(self.images[chosen]), self.device)
         x = raw.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         if self.flip:
             mirrored = torch.rand(self.batch, generator=generator(self.seed, "flip", update))[self.share] < 0.5
-            x = torch.where(sent(mirrored, self.device)[:, None, None, None], x.flip(3), x)
-        y = sent(torch.from_numpy(self.labels[chosen]), self.device) if self.labelled else None
+            x = torch.where(to_device(mirrored, self.device)[:, None, None, None], x.flip(3), x)
+        y = to_device(torch.from_numpy(self.labels[chosen]), self.device) if self.labelled else None
         return x, y
 
     def _order(self, number: int) -> np.ndarray:

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from sagan_cli.errors import SaganError, UsageError
-from sagan_cli.ops.transfer import sent
+from sagan_cli.ops.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Runtime:
 
     def send(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a CPU tensor on the device, without waiting for the device."""
-        return sent(tensor, self.device)
+        return to_device(tensor, self.device)
 
     def facts(self) -> dict[str, Any]:
         """Return what a run records about the machine."""

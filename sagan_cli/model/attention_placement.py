@@ -21,20 +21,20 @@ ATTENTION: dict[str, tuple[Any, ...]] = {"attention": KINDS, "attn_ratio": RATIO
 """Options of the architectures with attention, and their values."""
 
 
-def options(spec: ModelSpec, arch: str, known: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Return the options of a specification, checked against `known` (name -> allowed values).
+def checked_options(spec: ModelSpec, arch: str, allowed: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Return all options of an architecture, after checking those of `spec` against `allowed` (name -> allowed values).
 
     Raises:
         UsageError: unknown option or value.
     """
     for name, value in spec.options.items():
-        said = option_text(name, value)
-        if name not in known:
-            raise UsageError(f"{said}: architecture '{arch}' has no such option{closest(name, known)}")
-        if value not in known[name]:
-            there = ", ".join(map(str, known[name]))
-            raise UsageError(f"{said}: " + (f"choose {there}" if known[name][1:] else f"'{arch}' has {there} only"))
-    return dict(spec.options)
+        text = option_text(name, value)
+        if name not in allowed:
+            raise UsageError(f"{text}: architecture '{arch}' has no such option{closest(name, allowed)}")
+        if value not in allowed[name]:
+            values = ", ".join(map(str, allowed[name]))
+            raise UsageError(f"{text}: " + (f"choose {values}" if allowed[name][1:] else f"'{arch}' has {values} only"))
+    return {**default_options(arch), **spec.options}
 
 
 def no_attention(spec: ModelSpec, arch: str) -> None:
@@ -107,10 +107,10 @@ class AttentionBlocks(nn.ModuleDict):
         spectral: bool = False,
         arch: str,
     ) -> None:
-        said = {**default_options(arch), **spec.options}
+        options = {**default_options(arch), **spec.options}
         super().__init__(
             {
-                side: attention_block(widths[stage], said["attention"], said["attn_ratio"], spectral=spectral)
+                side: attention_block(widths[stage], options["attention"], options["attn_ratio"], spectral=spectral)
                 for stage, side in places.items()
             }
         )
@@ -123,3 +123,13 @@ class AttentionBlocks(nn.ModuleDict):
     def layers(self) -> dict[str, nn.Module]:
         """Return the blocks that have attention maps, that is, all but the residual control."""
         return {side: block for side, block in self.items() if hasattr(block, "maps")}
+
+
+class AttentionNetwork(nn.Module):
+    """Base of the networks with attention blocks."""
+
+    attention: AttentionBlocks
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
+        return self.attention.layers()

@@ -11,13 +11,13 @@ from sagan_cli.model.layers import SPECTRAL, ConditionalBatchNorm2d, LayerTypes
 class UpBlock(nn.Module):
     """G: cBN, ReLU, double, conv, cBN, ReLU, conv; the shortcut doubles and always has a learned 1x1."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_classes: int, kit: LayerTypes = SPECTRAL) -> None:
+    def __init__(self, in_channels: int, out_channels: int, num_classes: int, types: LayerTypes = SPECTRAL) -> None:
         super().__init__()
         self.norm0 = ConditionalBatchNorm2d(in_channels, num_classes)
-        self.conv0 = kit.conv(in_channels, out_channels, 3)
+        self.conv0 = types.conv(in_channels, out_channels, 3)
         self.norm1 = ConditionalBatchNorm2d(out_channels, num_classes)
-        self.conv1 = kit.conv(out_channels, out_channels, 3)
-        self.shortcut = kit.conv(in_channels, out_channels, 1)
+        self.conv1 = types.conv(out_channels, out_channels, 3)
+        self.shortcut = types.conv(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """(B, I, H, W) -> (B, O, 2H, 2W)."""
@@ -35,14 +35,20 @@ class DownBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, down: bool = True, first: bool = False, kit: LayerTypes = SPECTRAL
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        down: bool = True,
+        first: bool = False,
+        types: LayerTypes = SPECTRAL,
     ) -> None:
         super().__init__()
         self.down, self.first = down, first
-        self.conv0 = kit.conv(in_channels, out_channels, 3)
-        self.conv1 = kit.conv(out_channels, out_channels, 3)
+        self.conv0 = types.conv(in_channels, out_channels, 3)
+        self.conv1 = types.conv(out_channels, out_channels, 3)
         same = in_channels == out_channels and not down
-        self.shortcut = None if same else kit.conv(in_channels, out_channels, 1)
+        self.shortcut = None if same else types.conv(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H/2, W/2), or (B, O, H, W) without `down`."""

@@ -23,18 +23,24 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import geometry
-from sagan_cli.model.attention_placement import AttentionBlocks, attended, no_attention, options
+from sagan_cli.model.attention_placement import (
+    AttentionBlocks,
+    AttentionNetwork,
+    attended,
+    checked_options,
+    no_attention,
+)
 from sagan_cli.model.layers import ConditionalBatchNorm2d, Embedding, SNEmbedding
 from sagan_cli.ops.precision import no_autocast, wide
 
-KNOWN = {"spectral_norm": ("none",)}
+OPTIONS = {"spectral_norm": ("none",)}
 """Options of `dcgan`, and their values."""
 Layer = Callable[[int, int, tuple[int, int], int, int], nn.Module]
 """(in, out, kernel, stride, padding) -> a convolution or a transposed one."""
 
 
 @dataclass(frozen=True)
-class Style:
+class DCGANStyle:
     """The properties in which DCGAN and `sagan-dcgan` differ."""
 
     arch: str
@@ -64,13 +70,13 @@ def _deconv(i: int, o: int, kernel: tuple[int, int], stride: int, padding: int) 
     return nn.ConvTranspose2d(i, o, kernel, stride, padding, bias=False)
 
 
-DCGAN = Style("dcgan", _deconv, _conv, _deconv, _conv, slope=0.2, norm_in_d=True)
+DCGAN = DCGANStyle("dcgan", _deconv, _conv, _deconv, _conv, slope=0.2, norm_in_d=True)
 
 
-class Generator(nn.Module):
+class DCGANGenerator(AttentionNetwork):
     """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
-    def __init__(self, spec: ModelSpec, style: Style = DCGAN) -> None:
+    def __init__(self, spec: ModelSpec, style: DCGANStyle = DCGAN) -> None:
         super().__init__()
         grid = geometry(spec.height, spec.width)
         widths = [spec.base_width << i for i in reversed(range(grid.stages))]
@@ -88,15 +94,11 @@ class Generator(nn.Module):
             h = self.attention.after(n)(F.relu(norm(stage(h), y)))
         return torch.tanh(wide(self.to_image(h)))
 
-    def attention_layers(self) -> dict[str, nn.Module]:
-        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
-        return self.attention.layers()
 
-
-class Discriminator(nn.Module):
+class DCGANDiscriminator(AttentionNetwork):
     """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,)."""
 
-    def __init__(self, spec: ModelSpec, style: Style = DCGAN) -> None:
+    def __init__(self, spec: ModelSpec, style: DCGANStyle = DCGAN) -> None:
         super().__init__()
         grid = geometry(spec.height, spec.width)
         widths = [spec.base_width << i for i in range(grid.stages)]
@@ -128,20 +130,16 @@ class Discriminator(nn.Module):
                 logits = logits + (self.embed(y) * h.sum(dim=(2, 3))).sum(1)
         return logits
 
-    def attention_layers(self) -> dict[str, nn.Module]:
-        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
-        return self.attention.layers()
 
-
-def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
+def build(spec: ModelSpec) -> tuple[DCGANGenerator, DCGANDiscriminator]:
     """Build the `dcgan` networks.
 
     Raises:
-        UsageError: unsupported image size, or attention or an option, which it does not have.
+        UsageError: unsupported image size, attention map or option.
     """
-    options(spec, "dcgan", KNOWN)
+    checked_options(spec, "dcgan", OPTIONS)
     no_attention(spec, "dcgan")
-    pair = Generator(spec), Discriminator(spec)
+    pair = DCGANGenerator(spec), DCGANDiscriminator(spec)
     for network in pair:
         network.apply(_start)
     return pair

@@ -163,6 +163,11 @@ SPECTRAL = LayerTypes(SNConv2d, SNLinear, SNEmbedding, True)
 PLAIN = LayerTypes(Conv2d, Linear, Embedding, False)
 
 
+def layer_types(spectral_norm: str) -> tuple[LayerTypes, LayerTypes]:
+    """Return the layers of G and of D for `both`, `d` or `none`, the networks with spectral norm."""
+    return SPECTRAL if spectral_norm == "both" else PLAIN, PLAIN if spectral_norm == "none" else SPECTRAL
+
+
 class ConditionalBatchNorm2d(nn.Module):
     """Batch norm with a gain and a bias per class (de Vries et al. 2017), or shared when `num_classes` is 0.
 

@@ -17,30 +17,29 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import check_attention, geometry
-from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, options
+from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, AttentionNetwork, checked_options
 from sagan_cli.model.blocks import DownBlock, UpBlock
-from sagan_cli.model.layers import ConditionalBatchNorm2d, LayerTypes
-from sagan_cli.model.sagan import Options
+from sagan_cli.model.layers import ConditionalBatchNorm2d, LayerTypes, layer_types
 from sagan_cli.ops.precision import no_autocast, wide
 
 ARCH = "sagan-cifar"
-KNOWN = {name: ATTENTION[name] for name in ("attention", "attn_ratio")} | {"spectral_norm": ("both", "d", "none")}
+OPTIONS = {name: ATTENTION[name] for name in ("attention", "attn_ratio")} | {"spectral_norm": ("both", "d", "none")}
 """The options of `sagan-cifar`, and their values."""
 
 
-class Generator(nn.Module):
+class CIFARGenerator(AttentionNetwork):
     """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
-    def __init__(self, spec: ModelSpec, kit: LayerTypes) -> None:
+    def __init__(self, spec: ModelSpec, types: LayerTypes) -> None:
         super().__init__()
         maps = geometry(spec.height, spec.width).maps()
         width = 4 * spec.base_width
         self.start = maps[0]
-        self.linear = kit.linear(spec.latent, width * maps[0][0] * maps[0][1])
-        self.blocks = nn.ModuleList(UpBlock(width, width, spec.num_classes, kit) for _ in maps[1:])
-        self.attention = _attention(spec, [max(m) for m in maps[1:]], width, kit)
+        self.linear = types.linear(spec.latent, width * maps[0][0] * maps[0][1])
+        self.blocks = nn.ModuleList(UpBlock(width, width, spec.num_classes, types) for _ in maps[1:])
+        self.attention = _attention(spec, [max(m) for m in maps[1:]], width, types)
         self.norm = ConditionalBatchNorm2d(width)
-        self.to_image = kit.conv(width, spec.channels, 3)
+        self.to_image = types.conv(width, spec.channels, 3)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.linear(z).unflatten(1, (*self.start, -1)).permute(0, 3, 1, 2)
@@ -48,24 +47,20 @@ class Generator(nn.Module):
             h = self.attention.after(n)(block(h, y))
         return torch.tanh(wide(self.to_image(F.relu(self.norm(h, None)))))
 
-    def attention_layers(self) -> dict[str, nn.Module]:
-        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
-        return self.attention.layers()
 
-
-class Discriminator(nn.Module):
+class CIFARDiscriminator(AttentionNetwork):
     """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,)."""
 
-    def __init__(self, spec: ModelSpec, kit: LayerTypes) -> None:
+    def __init__(self, spec: ModelSpec, types: LayerTypes) -> None:
         super().__init__()
         maps = geometry(spec.height, spec.width).maps()
         halved = maps[-2:0:-1]  # from half the image to twice the start grid
         width = 2 * spec.base_width
-        downs = [DownBlock(width if n else spec.channels, width, first=n == 0, kit=kit) for n in range(len(halved))]
-        self.blocks = nn.ModuleList([*downs, *(DownBlock(width, width, down=False, kit=kit) for _ in range(2))])
-        self.attention = _attention(spec, [max(m) for m in halved], width, kit)
-        self.linear = kit.linear(width, 1)
-        self.embed = kit.embedding(spec.num_classes, width) if spec.num_classes else None
+        downs = [DownBlock(width if n else spec.channels, width, first=n == 0, types=types) for n in range(len(halved))]
+        self.blocks = nn.ModuleList([*downs, *(DownBlock(width, width, down=False, types=types) for _ in range(2))])
+        self.attention = _attention(spec, [max(m) for m in halved], width, types)
+        self.linear = types.linear(width, 1)
+        self.embed = types.embedding(spec.num_classes, width) if spec.num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = x
@@ -79,23 +74,18 @@ class Discriminator(nn.Module):
                 logits = logits + (self.embed(y) * h).sum(1)
         return logits
 
-    def attention_layers(self) -> dict[str, nn.Module]:
-        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
-        return self.attention.layers()
 
-
-def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """Build the `sagan-cifar` networks; options: `KNOWN`.
+def build(spec: ModelSpec) -> tuple[CIFARGenerator, CIFARDiscriminator]:
+    """Build the `sagan-cifar` networks; options: `OPTIONS`.
 
     Raises:
         UsageError: unsupported image size, attention map or option.
     """
     check_attention(spec.height, spec.width, spec.attn_at)
-    options(spec, ARCH, KNOWN)
-    said = Options.of(spec)
-    return Generator(spec, said.generator), Discriminator(spec, said.discriminator)
+    in_g, in_d = layer_types(checked_options(spec, ARCH, OPTIONS)["spectral_norm"])
+    return CIFARGenerator(spec, in_g), CIFARDiscriminator(spec, in_d)
 
 
-def _attention(spec: ModelSpec, sides: list[int], width: int, kit: LayerTypes) -> AttentionBlocks:
+def _attention(spec: ModelSpec, sides: list[int], width: int, types: LayerTypes) -> AttentionBlocks:
     places = {n: str(side) for n, side in enumerate(sides) if side in spec.attn_at}
-    return AttentionBlocks(spec, places, [width] * len(sides), spectral=kit.spectral, arch=ARCH)
+    return AttentionBlocks(spec, places, [width] * len(sides), spectral=types.spectral, arch=ARCH)

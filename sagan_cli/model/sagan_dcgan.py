@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import geometry
 from sagan_cli.model import attention_placement as stages
-from sagan_cli.model.attention_placement import ATTENTION, options
-from sagan_cli.model.dcgan import Discriminator, Generator, Style
+from sagan_cli.model.attention_placement import ATTENTION, checked_options
+from sagan_cli.model.dcgan import DCGANDiscriminator, DCGANGenerator, DCGANStyle
 from sagan_cli.model.layers import SpectralNormed
 from sagan_cli.ops.kernel_layout import swap_in_out_channels
 from sagan_cli.ops.precision import product_type
-from sagan_cli.plugins.registry import default_options
 
-KNOWN = {**ATTENTION, "spectral_norm": ("both", "d", "none"), "deconv_rows": ("output", "input")}
+OPTIONS = {**ATTENTION, "spectral_norm": ("both", "d", "none"), "deconv_rows": ("output", "input")}
 """The options of `sagan-dcgan`, and their values."""
 
 
@@ -50,8 +49,7 @@ class SNConvTranspose2d(SpectralNormed):
 
     Args:
         rows: channels that are the rows of the normalised matrix: `output`, as in `torch.nn.utils.spectral_norm`, with
-        a
-            weight (out, in, h, w); or `input`, as in the source, with a weight (in, out, h, w).
+            a weight (out, in, h, w); or `input`, as in the source, with a weight (in, out, h, w).
     """
 
     def __init__(
@@ -86,26 +84,25 @@ class SNConvTranspose2d(SpectralNormed):
         return self._swapped
 
 
-PORT = Style(
+PORT = DCGANStyle(
     "sagan-dcgan", SNConvTranspose2d, SNStridedConv2d, nn.ConvTranspose2d, nn.Conv2d, slope=0.1, norm_in_d=False,
     spectral_g=True, spectral_d=True, attend_after=(2, 3),
 )  # fmt: skip
 
 
-def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """Build the `sagan-dcgan` networks; options: `KNOWN`.
+def build(spec: ModelSpec) -> tuple[DCGANGenerator, DCGANDiscriminator]:
+    """Build the `sagan-dcgan` networks; options: `OPTIONS`.
 
     Raises:
         UsageError: unsupported image size, attention map or option.
     """
-    said = options(spec, "sagan-dcgan", KNOWN)
-    style = replace(PORT, deconv=functools.partial(SNConvTranspose2d, rows=said.get("deconv_rows", "output")))
-    spectral = said.get("spectral_norm", default_options("sagan-dcgan")["spectral_norm"])
-    if spectral != "both":
+    options = checked_options(spec, "sagan-dcgan", OPTIONS)
+    style = replace(PORT, deconv=functools.partial(SNConvTranspose2d, rows=options.get("deconv_rows", "output")))
+    if options["spectral_norm"] != "both":
         style = replace(style, deconv=nn.ConvTranspose2d, spectral_g=False)
-    if spectral == "none":
+    if options["spectral_norm"] == "none":
         style = replace(style, conv=nn.Conv2d, spectral_d=False)
-    return Generator(spec, style), Discriminator(spec, style)
+    return DCGANGenerator(spec, style), DCGANDiscriminator(spec, style)
 
 
 def settled(spec: ModelSpec, *, auto: bool) -> ModelSpec:

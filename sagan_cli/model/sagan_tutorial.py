@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import geometry
 from sagan_cli.model import attention_placement as stages
-from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, attended, options
+from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, AttentionNetwork, attended, checked_options
 from sagan_cli.model.layers import ConditionalBatchNorm2d, Dropout, Embedding
 from sagan_cli.ops.precision import no_autocast, wide
 
@@ -33,11 +33,11 @@ SLOPE = 0.2
 DROPOUT = 0.25
 IN_G, IN_D = (1,), (2,)
 """Stages of G and D that are followed by attention, counted from 0."""
-KNOWN = {**ATTENTION, "spectral_norm": ("none",)}
+OPTIONS = {**ATTENTION, "spectral_norm": ("none",)}
 """The options of `sagan-tutorial`, and their values."""
 
 
-class Generator(nn.Module):
+class TutorialGenerator(AttentionNetwork):
     """Generator: z (B, latent) ~ N(0, 1), y (B,) class indices or None -> images (B, C, H, W) in [-1, 1]."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -61,12 +61,8 @@ class Generator(nn.Module):
             h = self.attention.after(n)(F.relu(norm(h, y)))
         return torch.tanh(wide(self.to_image(h)))
 
-    def attention_layers(self) -> dict[str, nn.Module]:
-        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
-        return self.attention.layers()
 
-
-class Discriminator(nn.Module):
+class TutorialDiscriminator(AttentionNetwork):
     """Discriminator: images (B, C, H, W) in [-1, 1], y (B,) or None -> logits (B,)."""
 
     batches_apart = True
@@ -104,19 +100,15 @@ class Discriminator(nn.Module):
                 logits = logits + (self.embed(y) * h.sum(dim=(2, 3))).sum(1)
         return logits
 
-    def attention_layers(self) -> dict[str, nn.Module]:
-        """Return the attention blocks by longer side of their map, in the order of the forward pass."""
-        return self.attention.layers()
 
-
-def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """Build the `sagan-tutorial` networks; options: `KNOWN`.
+def build(spec: ModelSpec) -> tuple[TutorialGenerator, TutorialDiscriminator]:
+    """Build the `sagan-tutorial` networks; options: `OPTIONS`.
 
     Raises:
         UsageError: unsupported image size, attention map or option.
     """
-    options(spec, ARCH, KNOWN)
-    return Generator(spec), Discriminator(spec)
+    checked_options(spec, ARCH, OPTIONS)
+    return TutorialGenerator(spec), TutorialDiscriminator(spec)
 
 
 def settled(spec: ModelSpec, *, auto: bool) -> ModelSpec:

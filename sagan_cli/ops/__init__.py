@@ -1,1 +1,1 @@
-"""Pure functions on tensors, one equation a file; they know no module, file or flag."""
+"""Functions on tensors, one topic per file; independent of modules, files and settings."""

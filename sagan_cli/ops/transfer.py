@@ -1,4 +1,4 @@
-"""From the host to a device, without waiting for it: a training step must never stop the host."""
+"""Asynchronous copies from the host to a device, so that a training step never makes the host wait."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A host tensor on `device`; the tensor itself where that is the host.
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a host tensor to `device`; return the tensor itself if that is the host.
 
-    A copy from ordinary memory to a CUDA device makes the host wait for all that the device still has to do. From
-    page-locked memory it takes its place in the queue; the allocator keeps that memory until the copy is done.
+    A copy from pageable memory makes the host wait until a CUDA device has finished its queue. A copy from pinned
+    memory is queued; the allocator keeps that memory until the copy is done.
     """
     if device.type != "cuda":
         return tensor.to(device)

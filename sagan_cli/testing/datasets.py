@@ -1,4 +1,4 @@
-"""What a data set must keep, checked on pictures spread over all of it."""
+"""Check of a dataset, on images from all parts of it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from sagan_cli.contracts import Dataset, DatasetFactory
 from sagan_cli.errors import BadImage, SaganError
-from sagan_cli.testing.claims import refused, that
+from sagan_cli.testing.assertions import raises_usage_error, require
 
 if TYPE_CHECKING:
     import numpy as np
 
-PICTURES = 12
-"""Pictures that are looked at."""
+SAMPLED_IMAGES = 12
+"""Images that are read."""
 
 
 def check_dataset(factory: DatasetFactory, root: Path, *, height: int = 32, width: int = 32) -> None:
-    """Check a `sagan.datasets` factory; `root` is what `--data-root` would be, with the files there, if it reads any.
+    """Check a `sagan.datasets` factory.
+
+    Args:
+        root: `--data-root`, with the files of the dataset if it reads any.
 
     Raises:
-        AssertionError: the first thing that breaks the contract.
+        AssertionError: the first violation of the contract.
     """
 
     def opened(split: str = "train", size: tuple[int, int] = (height, width)) -> Dataset:
@@ -31,57 +34,57 @@ def check_dataset(factory: DatasetFactory, root: Path, *, height: int = 32, widt
 
     native = getattr(factory, "native_size", None)
     sides = native if isinstance(native, tuple) else (native, native)
-    that(
+    require(
         native is None or (len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)),
         f"native_size is {native!r}: a side in pixels, or (height, width)",
     )
     dataset = opened()
-    that(
+    require(
         isinstance(dataset, Dataset),
         "the factory must return an object with class_names, __len__, fingerprint and read",
     )
     _check_names(dataset.class_names)
-    that(len(dataset) > 0, "the split 'train' is empty")
-    that(refused(lambda: opened("no-such-split")), "an unknown split must be refused with a UsageError")
+    require(len(dataset) > 0, "the split 'train' is empty")
+    require(raises_usage_error(lambda: opened("no-such-split")), "an unknown split must be refused with a UsageError")
 
-    indices = sorted({round(i * (len(dataset) - 1) / (PICTURES - 1)) for i in range(PICTURES)})
+    indices = sorted({round(i * (len(dataset) - 1) / (SAMPLED_IMAGES - 1)) for i in range(SAMPLED_IMAGES)})
     first = {i: _read(dataset, i, dataset.class_names) for i in indices}
-    that(any(first.values()), f"none of the {len(indices)} pictures looked at can be read")
+    require(any(first.values()), f"none of {len(indices)} images can be read")
 
-    # Packing reads in other processes, in any order; and a pack that is found must be the one that would be made.
+    # Packing reads in other processes, in any order, and packs are found by fingerprint.
     for what, other, order in (
         ("read a second time, in reverse order", dataset, reversed(indices)),
-        ("of the data set opened a second time", opened(), indices),
-        ("of the pickled and unpickled data set", pickle.loads(pickle.dumps(dataset)), indices),
+        ("of the dataset opened a second time", opened(), indices),
+        ("of the pickled and unpickled dataset", pickle.loads(pickle.dumps(dataset)), indices),
     ):
-        that(other.fingerprint() == dataset.fingerprint(), f"the fingerprint changes: the one {what} is another")
+        require(other.fingerprint() == dataset.fingerprint(), f"the fingerprint changes: that {what} differs")
         for i in order:
-            that(_same(_read(other, i, dataset.class_names), first[i]), f"picture {i} {what} is another")
+            require(_same(_read(other, i, dataset.class_names), first[i]), f"image {i} {what} differs")
 
     text = dataset.fingerprint()
-    that(isinstance(text, str) and bool(text), f"fingerprint() is {text!r}: a text that is not empty")
+    require(isinstance(text, str) and bool(text), f"fingerprint() is {text!r}: a non-empty text")
     for what, variant in _variants(opened, (2 * height, width)):
         seen = {i: _read(variant, i, dataset.class_names) for i in indices if i < len(variant)}
         if len(variant) != len(dataset) or any(not _same(seen[i], first[i]) for i in seen):
-            that(variant.fingerprint() != text, f"{what} has other pictures and the same fingerprint")
+            require(variant.fingerprint() != text, f"{what} has other images and the same fingerprint")
 
 
 def _variants(opened: Any, size: tuple[int, int]) -> Iterator[tuple[str, Dataset]]:
-    yield f"the data set opened for {size[0]}x{size[1]}", opened(size=size)
+    yield f"the dataset opened for {size[0]}x{size[1]}", opened(size=size)
     try:
         yield "the split 'test'", opened("test")
     except SaganError:
-        return  # a data set may have one split only
+        return  # a dataset may have one split only
 
 
 def _check_names(names: Any) -> None:
     listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) and name for name in names)
-    that(listed, f"class_names is {names!r}: a list or tuple of texts, empty for a data set without classes")
-    that(len(set(names)) == len(names), f"class_names {names!r} holds a name twice")
+    require(listed, f"class_names is {names!r}: a list or tuple of texts, empty for a dataset without classes")
+    require(len(set(names)) == len(names), f"class_names {names!r} holds a name twice")
 
 
 def _read(dataset: Dataset, index: int, names: Collection[str]) -> tuple[np.ndarray, int] | None:
-    """A picture that keeps the contract, copied; None where it is a bad one and says so."""
+    """Return a copy of an image after checking it; None if it raises BadImage."""
     import numpy as np
 
     try:
@@ -89,21 +92,23 @@ def _read(dataset: Dataset, index: int, names: Collection[str]) -> tuple[np.ndar
     except BadImage:
         return None
     except Exception as e:
-        raise AssertionError(f"read({index}) raised {type(e).__name__}: {e}; a bad picture is a BadImage") from e
-    that(isinstance(got, tuple) and len(got) == 2, f"read({index}) must return (pixels, label)")
+        raise AssertionError(f"read({index}) raised {type(e).__name__}: {e}; bad images raise BadImage") from e
+    require(isinstance(got, tuple) and len(got) == 2, f"read({index}) must return (pixels, label)")
     pixels, label = got
-    that(
+    require(
         isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8,
         f"read({index}) must return pixels as a uint8 array, and returned {getattr(pixels, 'dtype', type(pixels))}",
     )
     shaped = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))
-    that(
+    require(
         shaped and min(pixels.shape) > 0,
         f"read({index}) has shape {pixels.shape}: (H, W), or (H, W, C) with C 1, 3 or 4",
     )
-    that(isinstance(label, Integral), f"the label of read({index}) is {label!r}: an int")
-    that(0 <= label < max(len(names), 1), f"the label of read({index}) is {label}, outside 0..{max(len(names), 1) - 1}")
-    return pixels.copy(), int(label)  # copied, so that a buffer which the next read fills again is found out
+    require(isinstance(label, Integral), f"the label of read({index}) is {label!r}: an int")
+    require(
+        0 <= label < max(len(names), 1), f"the label of read({index}) is {label}, outside 0..{max(len(names), 1) - 1}"
+    )
+    return pixels.copy(), int(label)  # a copy, to detect buffers that the next read overwrites
 
 
 def _same(a: tuple[np.ndarray, int] | None, b: tuple[np.ndarray, int] | None) -> bool:

@@ -291,9 +291,9 @@ def test_content_found_wanting(home: Path, tmp_path: Path) -> None:
 PLUGIN = """
     import torch
     from torch import nn
-    from sagan_cli.model.sagan import Discriminator, Generator, build
+    from sagan_cli.model.sagan import SAGANDiscriminator, SAGANGenerator, build
 
-    class Bare(Generator):
+    class Bare(SAGANGenerator):
         def attention_layers(self): return {}
 
     class Blind(nn.Module):
@@ -307,7 +307,7 @@ PLUGIN = """
         def maps(self, x): return torch.full((len(x), x.shape[2] * x.shape[3], 3), 1 / 3)
         def key_grid(self, h, w): return 1, 3
 
-    class Hosting(Generator):
+    class Hosting(SAGANGenerator):
         def __init__(self, spec):
             super().__init__(spec)
             self.attention["8"] = Own()
@@ -317,8 +317,8 @@ PLUGIN = """
         def attention_layers(self): return {"last block": Blind()}
 
     def only_d(spec): return Bare(spec), build(spec)[1]
-    def hosting(spec): return Hosting(spec), Discriminator(spec)
-    def wrong(spec): return Wrong(spec), Discriminator(spec)
+    def hosting(spec): return Hosting(spec), SAGANDiscriminator(spec)
+    def wrong(spec): return Wrong(spec), SAGANDiscriminator(spec)
 """
 
 

@@ -16,7 +16,7 @@ from sagan_cli.model.attention_blocks import SelfAttention
 from sagan_cli.model.blocks import DownBlock, UpBlock
 from sagan_cli.model.ema import EMA
 from sagan_cli.model.layers import ConditionalBatchNorm2d, SpectralNormed
-from sagan_cli.model.sagan import Discriminator, Generator, build
+from sagan_cli.model.sagan import SAGANDiscriminator, SAGANGenerator, build
 
 PAPER = ModelSpec(height=128, width=128, num_classes=1000)
 
@@ -150,7 +150,7 @@ def test_down_block(first: bool, down: bool, out: int) -> None:
 
 @pytest.mark.usefixtures("double")
 def test_projection_adds_the_inner_product_with_the_class_embedding() -> None:
-    d = Discriminator(ModelSpec(16, 16, 3, num_classes=5, base_width=4, attn_at=(8,)))
+    d = SAGANDiscriminator(ModelSpec(16, 16, 3, num_classes=5, base_width=4, attn_at=(8,)))
     x, y = torch.randn(3, 3, 16, 16), torch.tensor([4, 0, 2])
     seen: list[np.ndarray] = []
     d.linear.register_forward_hook(lambda _m, args, _o: seen.append(args[0].detach().numpy()))
@@ -200,7 +200,7 @@ def test_evaluation_changes_nothing_and_advance_moves_the_estimate() -> None:
 
 
 def test_ema_follows_the_weights() -> None:
-    g = Generator(ModelSpec(16, 16, base_width=2, latent=3, attn_at=()))
+    g = SAGANGenerator(ModelSpec(16, 16, base_width=2, latent=3, attn_at=()))
     ema = EMA(g, decay=0.9)
     start = ema.module.linear.weight.clone()
     g.linear.weight.data.add_(1)
@@ -216,7 +216,7 @@ def test_ema_follows_the_weights() -> None:
 
 def test_settling_measures_spectral_norms_and_batch_statistics_on_the_averaged_weights() -> None:
     torch.manual_seed(0)
-    g = Generator(ModelSpec(16, 16, num_classes=3, base_width=4, latent=6, attn_at=(8,)))
+    g = SAGANGenerator(ModelSpec(16, 16, num_classes=3, base_width=4, latent=6, attn_at=(8,)))
     ema = EMA(g, decay=0.5)
     for t in range(50, 56):
         for p in g.parameters():
