@@ -21,12 +21,12 @@ from sagan_cli.evaluation.image_sets import RealImages
 from sagan_cli.files import discard, sha256_of, write_directory
 
 FORMAT = 1
-"""Part of every key: raise it when the same images give other numbers."""
+"""Part of every key: raise it when the features of the same images change."""
 
 
 @dataclass(frozen=True)
 class CachedFeatures:
-    """Moments of the features of real images, and the features themselves where a metric needs them."""
+    """Moments of the features of real images, and the features themselves if a metric needs them."""
 
     moments: Moments
     rows: NDArray[np.float32] | None
@@ -38,17 +38,17 @@ class FeatureCache:
     """Features of real images on disk, so that a second evaluation reads no real image.
 
         <folder>/<key>/mu.npy, sigma.npy    the moments
-                       rows.npy             the features, where a metric needed them
+                       rows.npy             the features, if a metric needed them
                        manifest.json        what they were computed from, and the sha256 of each file
 
-    The key is a digest of everything that the numbers depend on. An entry is created whole, by a rename.
+    The key is a digest of everything that the features depend on. An entry is created by a rename.
     """
 
     folder: Path
     notify: Callable[[str], None]
 
     def find(self, about: Mapping[str, Any], *, rows: bool) -> CachedFeatures | None:
-        """Return the entry of these facts, or None; with `rows` only one that has the features as well."""
+        """Return the entry of these facts, or None; with `rows`, only an entry that has the features."""
         for with_rows in (True,) if rows else (False, True):
             path = self._path(about, with_rows)
             if path.is_dir() and (found := self._read(path, with_rows)) is not None:
@@ -56,7 +56,7 @@ class FeatureCache:
         return None
 
     def keep(self, about: Mapping[str, Any], features: CachedFeatures) -> None:
-        """Add an entry; one that another process added meanwhile is kept.
+        """Add an entry, unless another process has added it meanwhile.
 
         Raises:
             SaganError: the cache cannot be written.
@@ -108,7 +108,7 @@ def real_features(
     cache: FeatureCache,
     collect: Callable[..., dict[str, CollectedFeatures]],
 ) -> dict[str, CachedFeatures]:
-    """Return features of the real images by layer, or by metric for one with a `measure`; on the leading process only.
+    """Return features of the real images by layer, or by metric if it has a `measure`; on the leading process only.
 
     Args:
         indices: the images that are used.
@@ -116,13 +116,13 @@ def real_features(
         collect: (title, images, indices, layers, measures, keep_rows) -> features, as `collect_features`.
 
     Raises:
-        DataError: ready statistics cannot serve a metric.
+        DataError: a metric needs images, and `real` has only statistics.
     """
     compared = {name: metric for name, metric in metrics.items() if metric.real != "none"}
     wanted: dict[str, bool] = {}  # layer -> whether its rows are needed
     for name, metric in compared.items():
         if real.images is None and (metric.real == "rows" or name in measures):
-            raise DataError(f"--metrics {name} needs the real images themselves: statistics alone serve fid only")
+            raise DataError(f"--metrics {name} needs the real images themselves: with statistics, only fid is possible")
         if name in layers:
             wanted[layers[name]] = wanted.get(layers[name], False) or metric.real == "rows"
     if real.moments is not None:
@@ -144,7 +144,7 @@ def real_features(
 
 
 def _about(real: RealImages, indices: Indices, extractor: Extractor | None, layer: str) -> dict[str, Any]:
-    """Everything that the features of the real images depend on."""
+    """Return everything that the features of the real images depend on."""
     assert extractor is not None
     return {
         "data": real.digest, "places": hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest(),

@@ -1,7 +1,7 @@
 """The metrics by name: the built-in ones, each a file of this package, and those of plugins.
 
-To add a metric, write a file with a `contracts.Metric` and add its row to `plugins/builtins.py`. Nothing here imports
-torch or numpy; a metric's file imports them inside its functions, so that names and directions are known at once.
+To add a metric, write a file with a `contracts.Metric` and add its row to `plugins/builtins.py`. These files import
+torch and numpy only inside functions, so that names and directions are available quickly.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def metric_of(value: str) -> Metric | None:
 
 
 def _usable(name: str) -> Metric | None:
-    """A metric, or None if it is a plugin's that cannot be imported; `sagan plugins --check` reports it."""
+    """Return a metric, or None for a plugin that cannot be imported, which `sagan plugins --check` reports."""
     try:
         return builtin_metrics().get(name) or registry.load("metrics", name)
     except PluginError:
@@ -61,10 +61,10 @@ def value_names() -> list[str]:
 
 
 def require_knobs(knobs: Mapping[str, int]) -> None:
-    """Refuse parameters that no metric has, or that are not positive.
+    """Check the names and values of parameters of metrics.
 
     Raises:
-        UsageError: with one line that names the parameter.
+        UsageError: no metric has a parameter, or a value is not positive.
     """
     known = {knob for name in registry.names("metrics") if (m := _usable(name)) is not None for knob in m.knobs}
     for name, value in knobs.items():
@@ -73,7 +73,7 @@ def require_knobs(knobs: Mapping[str, int]) -> None:
                 f"--knob {name}: no metric has it{closest(name, known)}; there are {', '.join(sorted(known))}"
             )
         if value < 1:
-            raise UsageError(f"--knob {name}={value}: a whole number above 0")
+            raise UsageError(f"--knob {name}={value}: write a whole number above 0")
 
 
 def known_knobs(metrics: Mapping[str, Metric]) -> dict[str, int]:
