@@ -1,11 +1,11 @@
-"""How close a whole evaluation comes to its extractor alone, and whether memory grows with -n.
+"""Throughput of an evaluation relative to its extractor alone, and its memory by number of images.
 
     python benchmarks/eval_throughput.py RUN --weights FILE [--pictures 128] [--rounds 5] [--out FILE.json]
 
-Interleaved in one process: A is the extractor on pictures that lie in memory, B the whole pass of `sagan eval-fid` over
-a generator (draw, measure, collect), C is A once more, for the spread. Ratios are medians over the rounds. Memory is
-the peak of a fresh process for each count. FILE is a weights file of Inception; speed does not depend on its numbers,
-so `python tests/support/inception_weights.py FILE` makes one that serves.
+Three measurements are interleaved in one process: A is the extractor on images in memory, B is the whole pass of `sagan
+eval-fid` over a generator (draw, compute features, collect), C repeats A to show the noise. Ratios are medians over the
+rounds. Memory is the peak of a fresh process for each number of images. FILE is a weights file of Inception; speed does
+not depend on the weights, so the output of `python tests/support/inception_weights.py FILE` is sufficient.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def throughput(run: str, weights: Path, count: int, rounds: int) -> dict:
 
 
 def memory(run: str, counts: tuple[int, ...]) -> dict[int, float]:
-    """Peak MiB of `sagan eval-fid --extractor classifier -n N`, a fresh process each."""
-    # VmHWM, not ru_maxrss: the latter begins with the peak of the process that forked this one.
+    """Return the peak memory of `sagan eval-fid --extractor classifier -n N` in a fresh process, MiB by N."""
+    # VmHWM, not ru_maxrss, which starts with the peak of the parent process.
     code = (
         "import re, sys\nfrom pathlib import Path\nfrom sagan_cli.cli import run\ncode = run(sys.argv[1:])\n"
         "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())\n"

@@ -1,10 +1,10 @@
-"""Fails when a training step has become slower against the textbook's: ratios alone, so that any machine may judge.
+"""Fail if a training step has become slower relative to the textbook's. Only ratios are used, on any machine.
 
     python benchmarks/gate.py      # under a minute on two cores; exit code 1 and one line for each ratio that is off
 
-Both sides run in turn in one process on one thread, and processor time is counted, so that other work on the machine
-hardly shows. A ratio is off when its median is above its limit in gate.toml by more than the noise of the same run,
-which is what the textbook shows against a second copy of itself; and it fails only if it is off twice.
+Both sides run in turn in one process on one thread. Processor time is measured, so that other work on the machine has
+little effect. A ratio is off if its median exceeds its limit in gate.toml by more than the noise of the same run, which
+is the ratio of the textbook to a second copy of itself. The gate fails only if a ratio is off in two runs.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from sagan_cli.engine.runtime import Runtime, open_runtime
 LIMITS = Path(__file__).parent / "gate.toml"
 ROUNDS, WARM = 5, 1
 LEAST_MARGIN = 0.05
-"""Relative; below this, two builds of the same code already differ."""
+"""Relative; smaller differences also occur between two builds of the same code."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One side's time over the textbook's, and what it may be."""
+    """The time of one side relative to the textbook's, and its limit."""
 
     name: str
     value: float
@@ -40,7 +40,7 @@ class Ratio:
 
     @property
     def off(self) -> bool:
-        """Whether it is above its limit, noise allowed for."""
+        """Whether it exceeds its limit by more than the noise."""
         return self.value > self.limit * (1 + self.margin)
 
     def __str__(self) -> str:
@@ -51,18 +51,18 @@ class Ratio:
 
 
 def judge(name: str, seconds: Rounds, limits: dict[str, float]) -> list[Ratio]:
-    """The ratios of one system's rounds against their limits, with the margin that the second copy shows."""
+    """Return the ratios of one system with their limits and the margin from the second copy of the textbook."""
     same = ratio(seconds, AGAIN, TEXTBOOK)
     margin = max(LEAST_MARGIN, abs(same["median"] - 1) + (same["q3"] - same["q1"]) / 2)
     return [Ratio(f"{name} {s}", ratio(seconds, s, TEXTBOOK)["median"], limits[s], margin) for s in limits]
 
 
 def measure(name: str, row: dict[str, Any], runtime: Runtime) -> list[Ratio]:
-    """One system, measured now."""
+    """Measure one system."""
     system = SYSTEMS[name]
     system = replace(system, batch=row["batch"], spec=replace(system.spec, base_width=row["width"]))
     limits = {EXACT: row[EXACT], DEFAULT: row[DEFAULT]}
-    if runtime.precision == "fp32":  # a machine without bf16: the default is the exact side once more
+    if runtime.precision == "fp32":  # without bf16, the default equals the exact side
         del limits[DEFAULT]
     work = {s: timed(side(s, system, runtime), clock=time.process_time) for s in SIDES}
     return judge(name, interleaved(work, ROUNDS, WARM), limits)

@@ -1,13 +1,13 @@
-"""How the `laptop` preset was chosen: `quadrupeds` at 32 pixels, several learning rates of G, several seeds.
+"""The measurement behind the `laptop` preset: `quadrupeds` at 32 pixels with several learning rates of G and seeds.
 
     python benchmarks/laptop_preset.py                                                 # about 9 minutes on two cores
     python benchmarks/laptop_preset.py --g-lr 2e-4 --beta2 0.99 --seeds 0 1 --steps 2000   # about 10 more
     python benchmarks/laptop_preset.py --table                                         # the results so far
 
-Each run is `sagan train` with the preset's width and batch. Every 250 steps the moving average draws 510 pictures (85
-of each class), and the share with exactly four legs is counted by `sagan_cli.quadrupeds.count_legs`: a score that
-needs no trained network. Beside it stands the spread of the pictures (mean standard deviation of a pixel over the
-pictures of one class, as a share of the data's): a generator that has collapsed scores well on legs and low here.
+Each run is `sagan train` with the preset's width and batch. Every 250 steps the moving average draws 510 images (85 of
+each class). `sagan_cli.quadrupeds.count_legs` gives the share with exactly four legs, without a trained network. The
+second value is the spread: the mean standard deviation of a pixel over the images of one class, relative to that of the
+dataset. A collapsed generator can have a high share of four legs, but has a low spread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 
 def train(folder: Path, g_lr: float, beta2: float, seed: int, steps: int) -> None:
-    """One run with checkpoints every 250 steps; one that is there already goes on, or is left as it is."""
+    """Train a run with checkpoints every 250 steps; an existing run is resumed if it is not finished."""
     flags = {
         "preset": "laptop", "g-lr": g_lr, "beta2": beta2, "seed": seed, "steps": steps, "save-every": 250,
         "grid-every": 100_000, "keep": 999, "out": folder,
@@ -44,7 +44,7 @@ def train(folder: Path, g_lr: float, beta2: float, seed: int, steps: int) -> Non
 
 
 def score(checkpoint: Path, runtime: Runtime, spread_of_data: np.ndarray) -> dict[str, object]:
-    """Legs and spread of one checkpoint."""
+    """Return the share of four legs and the spread of one checkpoint."""
     sampler = load(checkpoint, runtime)
     classes = range(len(sampler.class_names))
     requests = [Request(seed, label) for label in classes for seed in range(PER_CLASS)]
@@ -63,7 +63,7 @@ def score(checkpoint: Path, runtime: Runtime, spread_of_data: np.ndarray) -> dic
 
 
 def data_spread() -> np.ndarray:
-    """Mean standard deviation of a pixel within each class of the data."""
+    """Return the mean standard deviation of a pixel within each class of the dataset."""
     data = Quadrupeds(height=32, width=32)
     classes = len(data.class_names)
     drawn = np.stack([data.read(i)[0] for i in range(classes * PER_CLASS)]).astype(np.float32)
@@ -72,7 +72,7 @@ def data_spread() -> np.ndarray:
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown: a row a run, share with four legs (spread) every 250 steps."""
+    """Return a Markdown table: one row per run, share of four legs (spread) every 250 steps."""
     steps = sorted({point["step"] for row in rows for point in row["curve"]})
     head = ["G's rate", "beta 2", "seed", *map(str, steps)]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--beta2", type=float, nargs="+", default=[0.9])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--work", type=Path, default=Path("runs") / "laptop-preset", help="where the runs are kept")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "laptop-preset", help="folder of the runs")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--table", action="store_true", help="print the results as Markdown and stop")
     args = parser.parse_args()

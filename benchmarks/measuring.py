@@ -1,7 +1,7 @@
-"""Timings that mean something on a noisy machine: interleaved rounds, medians of per-round ratios, and the conditions.
+"""Timings on a noisy machine: interleaved rounds, medians of ratios within rounds, and the load of the machine.
 
-A ratio is taken within a round, between works that ran within seconds of each other, and the median over the rounds is
-reported with its quartiles. The same work under two names tells how large a difference the noise alone makes.
+A ratio is taken within a round, between tasks that ran within seconds of each other. The median over the rounds is
+reported with its quartiles. The same task under two names shows the noise.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 import torch
 
 Rounds = dict[str, list[float]]
-"""Seconds of each work in each round."""
+"""Seconds of each task in each round."""
 
 
 def interleaved(work: Mapping[str, Callable[[], float]], rounds: int, warm: int) -> Rounds:
-    """Run all works once a round, each time another one first; `warm` rounds are thrown away.
+    """Run all tasks once per round, starting with another one each time; `warm` rounds are discarded.
 
     Args:
-        work: each returns the seconds that it took (`timed` makes such a function of any other).
+        work: functions that return the seconds they took (see `timed`).
     """
     names = list(work)
     found: Rounds = {name: [] for name in names}
@@ -44,11 +44,11 @@ def timed(
     wait: Callable[[], Any] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Callable[[], float]:
-    """A function that runs another and gives the seconds.
+    """Return a function that calls `function` and returns the seconds.
 
     Args:
         wait: returns when an accelerator has finished.
-        clock: `time.process_time` counts what this process computed, whatever else ran meanwhile.
+        clock: `time.process_time` counts only the processor time of this process.
     """
 
     def take() -> float:
@@ -62,25 +62,25 @@ def timed(
 
 
 def waiting(device: torch.device) -> Callable[[], Any]:
-    """What returns when a device has done all that it was told."""
+    """Return a function that waits until the device has finished."""
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
 def summary(values: Sequence[float], digits: int = 4) -> dict[str, float]:
-    """Median, quartiles, least and most of a few numbers."""
+    """Return median, quartiles, minimum and maximum."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     named = {"median": middle, "q1": low, "q3": high, "least": min(values), "most": max(values)}
     return {name: float(f"{value:.{digits}g}") for name, value in named.items()} | {"rounds": len(values)}
 
 
 def ratio(rounds: Rounds, over: str, under: str) -> dict[str, float]:
-    """Seconds of `over` as a multiple of those of `under`, round by round."""
+    """Return the summary of seconds of `over` divided by those of `under`, round by round."""
     return summary([a / b for a, b in zip(rounds[over], rounds[under], strict=True)])
 
 
 def peak_mib() -> float:
-    """The largest memory that this process ever had resident, MiB (VmHWM; 0 where /proc is missing)."""
-    # Not ru_maxrss: that begins with the peak of the process that forked this one.
+    """Return the peak resident memory of this process, MiB (VmHWM; 0 without /proc)."""
+    # Not ru_maxrss, which starts with the peak of the parent process.
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -89,7 +89,7 @@ def peak_mib() -> float:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What a timing depends on and does not show: hardware, threads, versions, switches."""
+    """Return the facts that timings depend on: hardware, threads, versions, environment."""
     facts: dict[str, Any] = {
         "processor": _processor(), "cores": _cores(), "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -123,13 +123,13 @@ def _cores() -> int:
 
 
 class Clock:
-    """Whole-machine processor time since it was made: /proc/stat, and what this process and its children used."""
+    """Processor time since its creation: of the whole machine (/proc/stat), and of this process and its children."""
 
     def __init__(self) -> None:
         self.begun, self.stat, self.own = time.monotonic(), _stat(), _own()
 
     def read(self) -> dict[str, float]:
-        """Seconds gone, cores kept busy by other processes on average, and the share of time that the host stole."""
+        """Return the seconds, the average number of cores used by other processes, and the share stolen by the host."""
         seconds = max(time.monotonic() - self.begun, 1e-9)
         if self.stat is None or (now := _stat()) is None:
             return {"seconds": round(seconds, 1)}
@@ -140,7 +140,7 @@ class Clock:
 
 
 def _stat() -> tuple[float, float, float] | None:
-    """Seconds of all cores together, since the start: busy, stolen by the host, all."""
+    """Return the seconds of all cores since the start of the machine: busy, stolen by the host, total."""
     try:
         fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
     except OSError:
@@ -156,7 +156,7 @@ def _own() -> float:
 
 
 def wait_for_quiet(limit: float, share: float = 0.1, glance: float = 3.0) -> dict[str, float]:
-    """Wait until other processes keep fewer cores busy than `share`, at most `limit` seconds; what was found then."""
+    """Wait at most `limit` seconds until other processes use fewer cores than `share`; return the final load."""
     begun = time.monotonic()
     while True:
         clock = Clock()
@@ -169,7 +169,7 @@ def wait_for_quiet(limit: float, share: float = 0.1, glance: float = 3.0) -> dic
 
 @contextmanager
 def watched(limit: float) -> Iterator[dict[str, Any]]:
-    """A dictionary that holds, when the block ends, how quiet the machine was before and during it."""
+    """Yield a dictionary that contains, after the block, the load of the machine before and during it."""
     conditions: dict[str, Any] = wait_for_quiet(limit)
     clock = Clock()
     yield conditions

@@ -2,8 +2,8 @@
 
     python benchmarks/performance_tables.py      # writes each table between its two markers
 
-A table stands between `<!-- cpu NAME -->` or `<!-- cuda NAME -->` and `<!-- end -->`; the rest of the document is left
-as it is. What has not been measured says so in its place.
+A table is between `<!-- cpu NAME -->` or `<!-- cuda NAME -->` and `<!-- end -->`; the rest of the document is not
+changed. A table without results is replaced by the command that measures it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ SIDES = ("textbook", "exact", "default")
 
 
 def write() -> None:
-    """Bring the document up to date with the results beside it."""
+    """Update the tables of the document from the committed results."""
     DOCUMENT.write_text(render(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def render(text: str, results: dict[str, Results] | None = None) -> str:
-    """The document with every table made anew.
+    """Return the document with all tables rendered.
 
     Args:
-        results: of `cpu` and `cuda`; default those of docs/results.
+        results: results by device, `cpu` and `cuda`; default those of docs/results.
     """
     found = results if results is not None else {device: load(device) for device in ("cpu", "cuda")}
 
@@ -53,7 +53,7 @@ def render(text: str, results: dict[str, Results] | None = None) -> str:
 
 
 def load(device: str) -> Results:
-    """The committed results of a device; {} where there are none."""
+    """Return the committed results of a device; {} if there are none."""
     path, quality = RESULTS / f"speed-{device}.json", RESULTS / "precision_quality.json"
     found: Results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if device == "cpu" and quality.exists():
@@ -62,29 +62,29 @@ def load(device: str) -> Results:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Markdown."""
+    """Return a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
 def spread(numbers: dict[str, float], digits: int = 2) -> str:
-    """0.42 (0.41 to 0.44): the median and the quartiles."""
+    """Format median and quartiles: 0.42 (0.41 to 0.44)."""
     return f"{numbers['median']:.{digits}f} ({numbers['q1']:.{digits}f} to {numbers['q3']:.{digits}f})"
 
 
 def milliseconds(numbers: dict[str, float]) -> str:
-    """The median, to three figures."""
+    """Format the median in milliseconds with three digits."""
     ms = numbers["median"] * 1000
     return f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}"
 
 
 def count(value: float) -> str:
-    """A rate to three figures, thousands apart."""
+    """Format a rate with three digits and thousands separators."""
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def machine(whole: Results) -> str:
-    """One paragraph of what the timings depend on, and how quiet it was."""
+    """Return the facts of the machine and the load during each section."""
     facts = whole["machine"]["facts"]
     where = facts.get("gpu") or f"{facts['processor']}, {facts['cores']} cores, {facts['threads']} threads"
     lines = [
@@ -109,7 +109,7 @@ def machine(whole: Results) -> str:
 
 
 def steps(whole: Results) -> str:
-    """Time of a training step as ratios, in both readings."""
+    """Return the times of a training step and their ratios, in both readings."""
     rows = []
     for found in systems_in(whole):
         for name in ("as_run", "together"):
@@ -128,7 +128,7 @@ def steps(whole: Results) -> str:
 
 
 def work(whole: Results) -> str:
-    """Operations, rates, shares of the peak and memory."""
+    """Return operations, rates, shares of the peak and memory."""
     rows = []
     for found in systems_in(whole):
         share = found["share_of_peak"]
@@ -145,7 +145,7 @@ def work(whole: Results) -> str:
 
 
 def unequal(whole: Results) -> str:
-    """What is not equal between the sides, system by system."""
+    """Return the differences between the sides, with the systems that have them."""
     lines: dict[str, list[str]] = {}
     for found in systems_in(whole):
         for text in found["unequal"]:
@@ -155,7 +155,7 @@ def unequal(whole: Results) -> str:
 
 
 def profile(whole: Results) -> str:
-    """Operators by their share of a step at the default settings."""
+    """Return the operators by their share of a step in the default settings."""
     rows = []
     for found in systems_in(whole):
         told = found["profile"]["default"]["operators"][:7]
@@ -166,7 +166,7 @@ def profile(whole: Results) -> str:
 
 
 def peaks(whole: Results) -> str:
-    """Rates of convolution and product."""
+    """Return the peak rates of convolutions and matrix products."""
     rows: dict[str, list[str]] = {}
     for row in whole["peaks"]["rates"]["rows"]:
         what = row["what"].split(", ", 1)[1]
@@ -175,7 +175,7 @@ def peaks(whole: Results) -> str:
 
 
 def sampling(whole: Results) -> str:
-    """Drawing, by batch."""
+    """Return the rates of sampling by batch size."""
     rows = []
     for name, found in whole["sampling"].items():
         if name in ("conditions", "start"):
@@ -192,7 +192,7 @@ def sampling(whole: Results) -> str:
 
 
 def start(whole: Results) -> str:
-    """`sagan sample` as a process."""
+    """Return the times of `sagan sample` as a process."""
     works = ("import torch", "checkpoint", "exported file")
     rows = [
         [row["title"], *(f"{row['seconds'][w]['median']:.2f}" for w in works), *map(spread, row["ratio"].values())]
@@ -203,7 +203,7 @@ def start(whole: Results) -> str:
 
 
 def attention(whole: Results) -> str:
-    """Attention by positions."""
+    """Return times and memory of attention by positions."""
     forms = ("textbook", "explicit", "fused", "ours")
     rows = [
         [f"{row['positions']:,}", *(milliseconds(row["seconds"][f]) for f in forms),
@@ -227,14 +227,14 @@ def _growth(key: str) -> Callable[[Results], str]:
 
 
 def processes(whole: Results) -> str:
-    """One batch over several processes."""
+    """Return the times of one batch shared by several processes."""
     rows = [[row["processes"], milliseconds(row["seconds"]), count(row["batch"] / row["seconds"]["median"])]
             for row in whole["curves"]["processes"]]  # fmt: skip
     return table(["processes", "ms per step", "images per second"], rows)
 
 
 def folding(whole: Results) -> str:
-    """Folded over plain resampling, by layer."""
+    """Return the time of folded resampling divided by that of plain resampling, by layer."""
     kinds = ("up fp32", "down fp32", "up bf16", "down bf16")
     rows = [
         [row["channels"], row["batch"], f"{row['side']}x{row['side']}", f"{row['batch'] * row['side'] ** 2:,}",
@@ -245,7 +245,7 @@ def folding(whole: Results) -> str:
 
 
 def data(whole: Results) -> str:
-    """The pipeline."""
+    """Return the rates of the data pipeline."""
     rows = []
     for row in whole["data"]["rates"]:
         rates = [row["pillow"]["median"], row["decode"]["median"], row["pack_two_processes"], row["read"]["median"]]
@@ -255,7 +255,7 @@ def data(whole: Results) -> str:
 
 
 def quality(whole: Results) -> str:
-    """What bf16 costs."""
+    """Return the effect of bf16 on quality."""
     return precision_quality.table(whole["quality"])
 
 
@@ -271,7 +271,7 @@ TABLES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "folding": ("curves", folding),
     "data": ("data", data), "quality": ("quality", quality),
 }  # fmt: skip
-"""Name in the document -> section of the results, and what makes the table."""
+"""Name in the document -> section of the results, and the function that renders the table."""
 
 
 if __name__ == "__main__":

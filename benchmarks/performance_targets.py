@@ -1,4 +1,4 @@
-"""What `sagan` means to reach, and how far the results of `speed.py` are from it."""
+"""The performance targets of `sagan`, and the results of `speed.py` relative to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 Results = dict[str, Any]
 """A results file of `speed.py`: section -> part -> numbers."""
 TOP = 4
-"""Operators that are named as what holds a step."""
+"""Number of the most expensive operators that are listed for a missed target."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,19 @@ class Target:
     settings: str
     goal: float
     path: tuple[str | int, ...]
-    """To the number in the results."""
+    """Keys of the number in the results."""
     unit: str = "x"
-    """`x` of the textbook's time, `ms`, or `%`, of which more is better."""
+    """`x` (relative to the textbook's time), `ms`, or `%` (higher is better)."""
     factor: float = 1.0
-    """From the number's unit to this one."""
+    """Conversion from the unit of the results."""
     system: str | None = None
-    """Whose profile tells what holds it."""
+    """System whose profile is shown if the target is missed."""
 
     def reached(self, whole: Results) -> float | None:
-        """The number; None where it has not been measured."""
+        """Return the measured number; None if it was not measured."""
         at: Any = whole
         for key in self.path:
-            if isinstance(at, list):  # rows, known by their batch or title
+            if isinstance(at, list):  # rows, identified by batch or title
                 at = next((row for row in at if key in (row.get("batch"), row.get("title"))), None)
             else:
                 at = at.get(key) if isinstance(at, dict) else None
@@ -40,11 +40,11 @@ class Target:
         return float(at) * self.factor
 
     def missed_by(self, value: float) -> float:
-        """How far a number is on the wrong side of the goal; 0 or less where it is on the right one."""
+        """Return the distance to the goal; 0 or less if it is reached."""
         return self.goal - value if self.unit == "%" else value - self.goal
 
     def text(self, value: float) -> str:
-        """A number in this target's unit."""
+        """Format a number in this target's unit."""
         return {"x": f"{value:.2f}", "ms": f"{value:.0f} ms", "%": f"{value:.0f} %"}[self.unit]
 
 
@@ -89,7 +89,7 @@ CUDA = (
 
 
 def rows(whole: Results) -> str:
-    """Markdown: each target, what was reached, by how much it is missed, and where the time of the missed ones goes."""
+    """Return a Markdown table of targets and results, and the most expensive operators of missed targets."""
     lines = ["| | settings | target | reached | missed by |", "|---|---|---|---|---|"]
     held = []
     for target in CUDA if "gpu" in whole["machine"]["facts"] else CPU:
@@ -107,12 +107,12 @@ def rows(whole: Results) -> str:
 
 
 def systems_in(whole: Results) -> list[dict[str, Any]]:
-    """The systems of the section `steps`, in the order in which they were measured."""
+    """Return the systems of the section `steps` in the order of measurement."""
     return [found for name, found in whole.get("steps", {}).items() if name != "conditions"]
 
 
 def plain(operator: str) -> str:
-    """An operator's name without PyTorch's namespace."""
+    """Return an operator's name without PyTorch's namespace."""
     return "`" + operator.removeprefix("aten::") + "`"
 
 

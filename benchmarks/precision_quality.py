@@ -1,12 +1,12 @@
-"""Whether speed costs quality: runs in the default settings against runs in exact fp32, seed by seed.
+"""The effect of the default precision on quality: runs in the default settings and in exact fp32, seed by seed.
 
     python benchmarks/precision_quality.py --threads 1                    # docs/results/precision_quality.json
     python benchmarks/precision_quality.py --data quadrupeds --steps 300 --seeds 0 1
     python benchmarks/precision_quality.py --table
 
-Each run is `sagan train --preset laptop`, and its score `sagan eval-fid --extractor classifier`, drawn in fp32 for
-both. A run or score that is there already is not made again, so what was stopped goes on, and the results of other
-data, lengths and seeds are kept. *Default* and *exact* of one seed see the same pictures and the same latents.
+Each run is `sagan train --preset laptop`, scored by `sagan eval-fid --extractor classifier`; the images are drawn in
+fp32 for both settings. Existing runs and scores are reused, so that the benchmark can be interrupted; results of other
+datasets, lengths and seeds are kept. *Default* and *exact* of one seed use the same images and latents.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Row = dict[str, Any]
 
 
 def sagan(*words: str) -> str:
-    """What a command prints."""
+    """Run a command and return its stdout."""
     command = [sys.executable, "-m", "sagan_cli", *words]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def measure(data: str, setting: str, seed: int, steps: int, n: int, work: Path) -> Row:
-    """One run, trained as far as it is not, and its score."""
+    """Train a run, or finish it, and return its score."""
     run = work / f"{Path(data).name}-{steps}-{setting}-seed{seed}"
     sagan(
         "train", "--quiet", "--preset", "laptop", "--data", data, "--seed", str(seed), "--steps", str(steps),
@@ -53,12 +53,12 @@ def measure(data: str, setting: str, seed: int, steps: int, n: int, work: Path) 
 
 
 def key(row: Row) -> tuple[str, int, str, int]:
-    """What names a run: results of several calls are kept in one file."""
+    """Return the key of a run; results of several calls are kept in one file."""
     return row["data"], row["steps"], row["setting"], row["seed"]
 
 
 def verdicts(rows: list[Row]) -> list[Row]:
-    """For each data set, length and measure: the mean difference of default to exact, and what the seeds differ by."""
+    """Return the mean difference of default and exact and the seeds' deviation, by dataset, length and measure."""
     found = []
     for data, steps in dict.fromkeys((row["data"], row["steps"]) for row in rows):
         for measure_name in ("fid", "structure"):
@@ -85,7 +85,7 @@ def verdicts(rows: list[Row]) -> list[Row]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown: a row a data set, length and measure."""
+    """Return a Markdown table: one row per dataset, length and measure."""
     head = ["data", "steps", "measure", "exact", "default", "difference (95 % interval)", "seeds differ by", ""]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for v in found["verdicts"]:
@@ -104,9 +104,9 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["quadrupeds", FASHION])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, nargs="+", default=[500, 1000], help="lengths of the runs")
-    parser.add_argument("-n", type=int, default=1020, help="pictures of a score; a multiple of the classes")
-    parser.add_argument("--threads", type=int, default=0, help="of each command; 0 leaves it to PyTorch")
-    parser.add_argument("--work", type=Path, default=Path("runs") / "precision-quality", help="where the runs are kept")
+    parser.add_argument("-n", type=int, default=1020, help="images per score; a multiple of the classes")
+    parser.add_argument("--threads", type=int, default=0, help="threads of each command; 0 for PyTorch's default")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "precision-quality", help="folder of the runs")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--table", action="store_true", help="print the results as Markdown and stop")
     args = parser.parse_args()
@@ -121,7 +121,7 @@ def main() -> None:
         row = measure(data, setting, seed, steps, args.n, args.work)
         print(row, file=sys.stderr, flush=True)
         rows[key(row)] = row
-        # Seeds are complete one after another: what is there can be read while the rest runs.
+        # Written after each run, so that results can be read while the rest runs.
         found = {
             "command": "python benchmarks/precision_quality.py --threads 1", "n": args.n,
             "rows": list(rows.values()), "verdicts": verdicts(list(rows.values())),

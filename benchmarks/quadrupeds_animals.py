@@ -1,10 +1,10 @@
-"""Measures `quadrupeds-alone`: how often its counter is right, and what the runs of an ablation draw.
+"""The accuracy of the animal counter of `quadrupeds-alone`, and the animals that the runs of an ablation draw.
 
     python benchmarks/quadrupeds_animals.py              # docs/results/quadrupeds_animals.json
     python benchmarks/quadrupeds_animals.py --twins runs/ablation-quadrupeds-alone-sagan16x64
 
-The second asks of every run of an ablation how many animals it draws and whether they move about as in the data: a
-discriminator that adds up what it sees, wherever it sees it, has nothing against one place for all.
+With `--twins`, it measures for every run of an ablation how many animals an image has, and whether their places vary as
+in the dataset. A discriminator that sums over all positions accepts images with the animal always at the same place.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from sagan_cli.quadrupeds.single_animal import SPLITS, draw_alone
 SEED = 77_002
 NOISE = 0.04
 GOAL = 0.99
-"""Least share of pictures on which the count must be right."""
+"""Smallest share of images on which the count must be right."""
 SIZES = ((16, 64), (32, 128), (64, 256))
 OUT = Path(__file__).parent.parent / "docs" / "results" / "quadrupeds_animals.json"
 Pixels = NDArray[np.uint8]
 
 
 def drawn(count: int, height: int, width: int, animals: Literal[0, 1, 2], seed: int = SEED) -> Pixels:
-    """Pictures with so many animals: uint8 (count, height, width, 3)."""
+    """Return images with the given number of animals: uint8 (count, height, width, 3)."""
     return np.stack([draw_alone(seed, i, height, width, animals) for i in range(count)])
 
 
 def counted(height: int, width: int, count: int) -> dict[str, Any]:
-    """The counter's shares at one size."""
+    """Return the accuracy of the counter at one size."""
     one, dice = drawn(count, height, width, 1), np.random.default_rng(SEED)
     noisy = np.clip(one / np.float32(255) + dice.normal(0, NOISE, one.shape).astype(np.float32), 0, 1)
     shares = {
@@ -54,7 +54,7 @@ def counted(height: int, width: int, count: int) -> dict[str, Any]:
 
 
 def drawn_by(run: Path, count: int) -> Pixels:
-    """Samples of a run's newest moving average, all classes alike: uint8 (count, H, W, 3)."""
+    """Return samples of a run's newest moving average, equally many of each class: uint8 (count, H, W, 3)."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-m", "sagan_cli", "sample", str(run), "--class", "all", "-n", str(count), "-q",
@@ -64,7 +64,7 @@ def drawn_by(run: Path, count: int) -> Pixels:
 
 
 def told(pictures: Pixels) -> dict[str, Any]:
-    """Shares of pictures with none, one, and more animals, and how far the lone ones move about, in heights."""
+    """Return the shares of images with no, one and more animals, and the deviation of the places, in image heights."""
     counts = count_animals(pictures)
     lone = horizontal_positions(pictures[counts == 1])
     shares = {"none": counts == 0, "one": counts == 1, "more": counts > 1}
@@ -74,10 +74,10 @@ def told(pictures: Pixels) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Writes the measurements as JSON and prints the file's path; exit code 1 where a goal is missed."""
+    """Write the measurements as JSON and print the path of the file; return 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=3000, help="pictures of a size and number of animals")
-    parser.add_argument("--twins", type=Path, help="add what the runs of this ablation draw")
+    parser.add_argument("--count", type=int, default=3000, help="images per size and number of animals")
+    parser.add_argument("--twins", type=Path, help="folder of an ablation whose runs are measured as well")
     parser.add_argument("-n", type=int, default=510, help="samples of a run")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()

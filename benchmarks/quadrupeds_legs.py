@@ -1,9 +1,9 @@
-"""Measures the leg counter of `quadrupeds`: how often it is right on drawn pictures, whole, erased and with one more.
+"""The accuracy of the leg counter of `quadrupeds` on drawn images with four, three and five legs.
 
     python benchmarks/quadrupeds_legs.py            # docs/results/quadrupeds_legs.json, about 4 minutes of one core
     python benchmarks/quadrupeds_legs.py --count 1000 --sizes 32 --out /tmp/legs.json
 
-The series has a seed of its own, neither that of a split nor one that the counter was developed on.
+The seed of the images is neither that of a split nor one that the counter was developed with.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from sagan_cli.quadrupeds import count_legs_batch, draw
 SEED = 77_001
 BATCH = 500
 GOALS = {32: 0.995, 64: 0.999, 128: 0.999}
-"""Least share of whole pictures, by size, on which the answer must be 4."""
+"""Smallest share of images with four legs, by size, on which the count must be 4."""
 CHANGED_GOAL = 0.98
-"""Least share of pictures with a leg too few or too many on which it must not be 4."""
+"""Smallest share of images with three or five legs on which the count must not be 4."""
 NOISE = 0.04
-"""Standard deviation, of 1, of the noise in the extra measurement that stands in for a generator's texture."""
+"""Standard deviation (of values in [0, 1]) of added noise, which imitates a generator's texture."""
 
 
 def answers(size: int, legs: int, count: int, noise: float = 0.0) -> tuple[np.ndarray, float]:
-    """Counts for the first `count` pictures, int64 (count,), and the seconds that drawing them took."""
+    """Return the counts of the first `count` images, int64 (count,), and the seconds for drawing them."""
     found, drawing, source = [], 0.0, np.random.default_rng(SEED)
     for first in range(0, count, BATCH):
         started = time.perf_counter()
@@ -42,7 +42,7 @@ def answers(size: int, legs: int, count: int, noise: float = 0.0) -> tuple[np.nd
 
 
 def measure(size: int, count: int) -> dict[str, object]:
-    """All shares at one size, and whether they reach their goals."""
+    """Return all shares at one size, and whether they reach their goals."""
     whole, seconds = answers(size, 4, count)
     erased, _ = answers(size, 3, count)
     added, _ = answers(size, 5, count)
@@ -62,7 +62,7 @@ def measure(size: int, count: int) -> dict[str, object]:
 
 
 def main() -> int:
-    """Writes the measurements as JSON and prints the file's path; exit code 1 where a goal is missed."""
+    """Write the measurements as JSON and print the path of the file; return 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128])

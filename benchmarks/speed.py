@@ -1,12 +1,12 @@
-"""How fast `sagan` is, against the step as textbooks write it and against the machine: one command, results as JSON.
+"""The speed of `sagan` relative to the step as textbooks write it and to the peak of the machine, as JSON.
 
     python benchmarks/speed.py                       # docs/results/speed-cpu.json and the tables of docs/performance.md
-    python benchmarks/speed.py --quick               # fewer systems and rounds: minutes, and rougher
+    python benchmarks/speed.py --quick               # fewer systems and rounds: faster and less accurate
     python benchmarks/speed.py --only steps --systems sagan-32
     python benchmarks/speed.py --device cuda         # docs/results/speed-cuda.json
 
-A section is written when it is done, and a system within it when that is done, so a run that is stopped keeps what it
-has. Every section says how quiet the machine was; `--wait 600` waits up to ten minutes for it to be.
+Results are written after each system and section, so that an interrupted run keeps them. Every section records the load
+of the machine; `--wait 600` waits up to ten minutes for a quiet machine.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Store = Callable[[str, Any], None]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="SECTION")
-    parser.add_argument("--systems", nargs="+", metavar="NAME", help="of the section steps; default all")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="systems of the section steps; default all")
     parser.add_argument("--quick", action="store_true", help="fewer systems, rounds and points")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--wait", type=float, default=0.0, help="seconds to wait for a quiet machine, a section")
-    parser.add_argument("--out", type=Path, help="default docs/results/speed-DEVICE.json, and the tables are rendered")
+    parser.add_argument("--wait", type=float, default=0.0, help="seconds to wait for a quiet machine, per section")
+    parser.add_argument("--out", type=Path, help="default docs/results/speed-DEVICE.json; then tables are rendered")
     args = parser.parse_args()
     out = args.out or RESULTS / f"speed-{args.device}.json"
     for name in args.only:
@@ -54,7 +54,7 @@ def run_section(name: str, args: argparse.Namespace, out: Path) -> None:
 
 
 def merge(out: Path, section: str, part: str, value: Any) -> None:
-    """Put one part of a section into the file and leave the rest as it is."""
+    """Replace one part of a section in the file."""
     whole = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     whole.setdefault(section, {})[part] = value
     out.parent.mkdir(parents=True, exist_ok=True)

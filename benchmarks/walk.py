@@ -2,10 +2,9 @@
 
     python benchmarks/walk.py train --data DIR
 
-Every function of `sagan_cli` that is called counts, with its file, in the order of the first call. Counting ends with
-`train` when the first batch of images has been made, and with any other command when it ends. The inside of the
-networks (`model/`, `ops/`) is listed apart: to a reader, a forward pass is one step. Functions that run while a module
-is imported do not count.
+Every called function of `sagan_cli` is counted, with its file, in the order of the first call. For `train`, counting
+ends when the first batch of images is complete; for other commands, when the command ends. The networks (`model/`,
+`ops/`) are listed separately: to a reader, a forward pass is one step. Calls during an import are not counted.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ class Walk:
         self.last = last
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        """The profiler's hook."""
+        """Count a call; the hook of the profiler."""
         code = frame.f_code
         if not code.co_filename.startswith(PACKAGE):
             return
         file = code.co_filename.removeprefix(PACKAGE)
-        # 0x2: the code of a function, not of a module or class body.
+        # 0x2: the code of a function, not of a module or class.
         if event == "call" and code.co_flags & 0x2 and not code.co_name.startswith("<") and not _importing(frame):
             self.found.setdefault(file, {})[code.co_qualname] = None
         elif event == "return" and (file, code.co_qualname) == self.last:
             self.report()
 
     def report(self) -> NoReturn:
-        """Print what was counted and end the process."""
+        """Print the counts and end the process."""
         sys.setprofile(None)
         threading.setprofile(None)
         inside = [file for file in self.found if file.startswith(NETWORKS)]
@@ -59,7 +58,7 @@ class Walk:
 
 
 def _importing(frame: FrameType) -> bool:
-    """Whether a module's top level is among the callers: its import called this function."""
+    """Return whether the function was called during the import of a module."""
     caller = frame.f_back
     while caller is not None:
         if caller.f_code.co_name == "<module>" and caller.f_code.co_filename.startswith(PACKAGE):

@@ -1,4 +1,4 @@
-"""The architecture `tiny`: a DCGAN-like pair with spectral norm in D, projected classes and optional attention.
+"""The architecture `tiny`: similar to DCGAN, with spectral norm in D, class projection and optional attention.
 
 Radford et al., arXiv:1511.06434; Miyato and Koyama, arXiv:1802.05637 (projection), arXiv:1802.05957 (spectral norm).
 """
@@ -23,7 +23,7 @@ MAX_FACTOR = 4
 
 
 class MultiHeadAttention(nn.Module):
-    """x + gamma * attention(x) over the positions of a map (N, C, H, W); gamma starts at 0, so at first it is x."""
+    """x + gamma * attention(x) over the positions of a map (N, C, H, W); gamma starts at 0."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class MultiHeadAttention(nn.Module):
         return (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1).mean(1)
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values, (N, heads, H W, C / heads) each."""
+        """Return queries, keys and values, (N, heads, H W, C / heads) each."""
         n, c, h, w = x.shape
         return self.qkv(x).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(3, 4).unbind(1)
 
@@ -52,8 +52,7 @@ class MultiHeadAttention(nn.Module):
 class SpectralConv2d(nn.Conv2d):
     """A convolution whose weight is divided by its largest singular value.
 
-    The estimate moves in `advance_`, which sagan calls once per update; `forward` only uses it, so that a pass more
-    or less changes nothing.
+    `advance_`, which sagan calls once per update, improves the estimate; `forward` does not change it.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
@@ -65,19 +64,19 @@ class SpectralConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def advance_(self) -> None:
-        """One step of the power iteration."""
+        """Run one power iteration."""
         weight = self.weight.flatten(1)
         self.v.copy_(F.normalize(weight.t() @ self.u, dim=0))
         self.u.copy_(F.normalize(weight @ self.v, dim=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Products and a sum instead of a matrix product: autocast leaves these in float32.
+        # Products and a sum instead of a matrix product, because autocast keeps these in float32.
         sigma = (self.weight.flatten(1) * self.u[:, None] * self.v).sum()
         return self._conv_forward(x, self.weight / sigma, self.bias)
 
 
 class Generator(nn.Module):
-    """z (N, latent), y (N,) or None -> pictures (N, C, H, W) in [-1, 1]."""
+    """Generator: z (N, latent), y (N,) or None -> images (N, C, H, W) in [-1, 1]."""
 
     def __init__(self, spec: ModelSpec, stages: int) -> None:
         super().__init__()
@@ -111,7 +110,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures (N, C, H, W), y (N,) or None -> logits (N,)."""
+    """Discriminator: images (N, C, H, W), y (N,) or None -> logits (N,)."""
 
     def __init__(self, spec: ModelSpec, stages: int) -> None:
         super().__init__()
@@ -141,10 +140,10 @@ class Discriminator(nn.Module):
 
 
 def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
-    """The pair for a spec.
+    """Return the generator and discriminator of a spec.
 
     Raises:
-        UsageError: a size that cannot be halved twice, a map that these pictures do not have, or an unknown option.
+        UsageError: a size that cannot be halved twice, a map that does not exist at this size, or an unknown option.
     """
     stages = _stages(spec.height, spec.width)
     if stages < 2:
@@ -163,7 +162,7 @@ def build(spec: ModelSpec) -> tuple[Generator, Discriminator]:
 
 
 def _stages(height: int, width: int) -> int:
-    """How often both sides can be halved with the shorter one staying at 3 or more."""
+    """Return how often both sides can be halved with the shorter one staying at 3 or more."""
     stages = 0
     while height % 2 == width % 2 == 0 and min(height, width) >= 6:
         height, width, stages = height // 2, width // 2, stages + 1
@@ -171,12 +170,12 @@ def _stages(height: int, width: int) -> int:
 
 
 def _width(spec: ModelSpec, halvings: int) -> int:
-    """Channels of a map that is the picture halved so many times."""
+    """Return the channels of the map after the given number of halvings."""
     return spec.base_width * min(2**halvings, MAX_FACTOR)
 
 
 def _attend(layers: nn.ModuleDict, spec: ModelSpec, halvings: int, channels: int) -> None:
-    """Add attention on the map that is the picture halved so many times, where the spec wants it."""
+    """Add attention on the map after the given number of halvings, if it is in `spec.attn_at`."""
     side = max(spec.height, spec.width) >> halvings
     if side not in spec.attn_at:
         return
@@ -187,7 +186,7 @@ def _attend(layers: nn.ModuleDict, spec: ModelSpec, halvings: int, channels: int
 
 
 def _at(layers: nn.ModuleDict, x: Tensor) -> Tensor:
-    """The map after the attention that stands on it, if any does."""
+    """Return the map after its attention, if it has one."""
     side = str(max(x.shape[2:]))
     attended: Tensor = layers[side](x) if side in layers else x
     return attended

@@ -86,7 +86,7 @@ def compare(
     console.set_quiet(quiet)
     if metric is not None and metric_of(metric) is None:
         known = value_names()
-        raise UsageError(f"--metric {metric}: no such metric{closest(metric, known)}; choose from {', '.join(known)}")
+        raise UsageError(f"--metric {metric}: no such metric{closest(metric, known)}; there are {', '.join(known)}")
     if len(set(targets)) < len(targets):
         twice = next(t for t in targets if targets.count(t) > 1)
         raise UsageError(f"{twice}: is given twice; name each target once")

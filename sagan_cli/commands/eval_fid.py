@@ -44,7 +44,7 @@ def eval_fid(
             "-n",
             "--count",
             min=2,
-            help="Images to generate. Default: the protocol's. With fewer, as many real images are used.",
+            help="Images to generate. Default: the protocol's. Fewer also limit the real images.",
         ),
     ] = None,
     n_real: Annotated[str | None, typer.Option(metavar="N|all", help="Real images to compare with.")] = None,
@@ -64,7 +64,7 @@ def eval_fid(
     split: Annotated[str | None, typer.Option(metavar="SPLIT", help="train or test. Default: the protocol's.")] = None,
     fit: Annotated[
         str | None,
-        typer.Option(metavar="HOW", help="Resize real images to the size of the scored: auto, crop, pad, stretch."),
+        typer.Option(metavar="HOW", help="Resize real images to the size of scored ones: auto, crop, pad, stretch."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="First seed: image i has seed SEED + i.")] = 0,
     truncation: Annotated[float | None, typer.Option(metavar="T", help="Limit latents to [-T, T].")] = None,

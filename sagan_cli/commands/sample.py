@@ -50,7 +50,7 @@ def sample(
         typer.Option(
             "--format",
             metavar="KIND",
-            help=f"Output format if --out has no suffix: {', '.join(FORMATS)} (default png).",
+            help=f"Output format if the suffix of --out does not give it: {', '.join(FORMATS)} (default png).",
         ),
     ] = None,
     seed: Annotated[

@@ -1,6 +1,7 @@
-"""`evaluate`: which model or images, which real images and which settings; `scoring` does the rest.
+"""`evaluate`, the function behind `sagan eval-fid` and `sagan_cli.evaluate`.
 
-The command line and Python use this function. The module imports no torch, so that wrong arguments are refused at once.
+It resolves the target, the real images and the settings; `scoring` computes the scores. Importing this module does not
+import torch, so that invalid arguments are reported immediately.
 """
 
 from __future__ import annotations
@@ -57,29 +58,29 @@ def evaluate(
     notify: Callable[[str], None] = _ignore,
     warn: Callable[[str], None] = _ignore,
 ) -> dict[str, Any] | None:
-    """Score a model or images against real images, and return the record, which its run keeps as well.
+    """Score a model or images against real images, and return the record, which is also added to the run.
 
     Args:
         target: a run, `RUN/best`, a checkpoint, an exported file, a folder, .zip or .npz of images, or "-" for an .npz
             from `stdin`; None is the newest run under runs/.
-        data: the real images, as a path or the name of a dataset, or an .npz of `mu` and `sigma`; None is what the
-            model was trained on.
-        metrics: names, or a comma-separated list; None is those of the protocol.
-        n: number of generated images; None is the protocol's. Fewer are compared with as many real images.
+        data: the real images as a path or the name of a dataset, or an .npz of `mu` and `sigma`; None for the images
+            that the model was trained on.
+        metrics: names, or a comma-separated list; None for those of the protocol.
+        n: number of generated images; None for the protocol's. With fewer, as many real images are used.
         n_real: number of real images, or "all".
         protocol: a row of `protocols.PROTOCOLS`; the arguments `extractor`, `split`, `truncation` and `raw` change it.
         weights: file of the extractor's weights.
         per_class: also compute the FID of each class.
-        fit: how real images are fitted to the size of the scored ones: auto, crop, pad or stretch.
+        fit: how real images are resized to the size of the scored ones: auto, crop, pad or stretch.
         seed: image i has seed `seed` + i.
         raw: score the trained weights instead of their moving average.
-        batch: images at a time.
+        batch: batch size.
         knobs: parameters of metrics, as `{"prc_neighbours": 5}`.
         progress: (label, total) -> context manager whose value is called with the number of images done.
         notify, warn: called with one line each on the leading process.
 
     Returns:
-        The record (`records.FIELDS` lists its keys); None on processes other than the leading one.
+        The record (`records.FIELDS` lists its keys); None on non-leading processes.
 
     Raises:
         UsageError, DataError, CheckpointError, SaganError: with one line that names the argument's flag or the file.
@@ -94,7 +95,7 @@ def evaluate(
     target, data = (None if value is None else str(value) for value in (target, data))
     images = target == "-" or (target is not None and holds_images(Path(target)))
     if images and data is None:
-        raise UsageError(f"{target}: images are scored against other images: name those with --data")
+        raise UsageError(f"{target}: images are scored against real images: name those with --data")
     checkpoint = None if images else find_model(target)
     reals = _count(n_real)
     begun = time.monotonic()
@@ -122,7 +123,7 @@ def evaluate(
         else:
             sampler = open_found(checkpoint, runtime, raw=not changed.ema)
             trained = _trained_on(checkpoint, sampler.facts.data["source"], data)
-            # The default protocol compares with the images trained on, whichever split of a dataset they are.
+            # The default protocol uses the split that the model was trained on.
             part = split or (trained.split if protocol == DEFAULT else rules.split)
             if target is None:
                 notify(f"scoring {checkpoint.parent.parent}, step {sampler.facts.step}")
@@ -157,12 +158,12 @@ def _count(value: int | str | None) -> int | None:
 
 
 def _trained_on(checkpoint: Path, source: str, data: str | None) -> DataConfig:
-    """The data settings of a checkpoint's run; the source alone for a checkpoint outside its run.
+    """Return the data settings of a checkpoint's run; only the source for a checkpoint outside its run.
 
-    An exported file may come from another machine: it may name a dataset, but no path.
+    An exported file may come from another machine, so only a dataset's name is accepted from it, not a path.
 
     Raises:
-        UsageError: `data` is None, and the images that the model was trained on are unknown or elsewhere.
+        UsageError: `data` is None, and the training images are unknown or on another machine.
     """
     if data is None and source == UNKNOWN_DATA:
         raise UsageError(
@@ -177,7 +178,7 @@ def _trained_on(checkpoint: Path, source: str, data: str | None) -> DataConfig:
 
 
 def _run_of_model(model: Path | None) -> runs.Run | None:
-    """The run of a checkpoint directory; an exported file has none, wherever it lies."""
+    """Return the run of a checkpoint directory; None for an exported file, even inside a run."""
     return run_of(model) if model is not None and model.is_dir() else None
 
 
@@ -192,7 +193,7 @@ def _data_settings(base: DataConfig, source: str | None, split: str, fit: str | 
 
 
 def _require_parts(source: str, split: str | None) -> None:
-    """Refuse --split for images that have no splits."""
+    """Raise UsageError for --split with images that have no splits."""
     from sagan_cli.data.sources.opening import has_parts
 
     if split is not None and not has_parts(source):

@@ -1,4 +1,4 @@
-"""From images to features: one pass over a set of images, its rows, and their mean and covariance."""
+"""Features of a set of images, computed in one pass: the rows, and their mean and covariance."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ class FeatureSums:
 
 
 class FeatureRows:
-    """float32 (N, D), written in any order and read in order: small sets in memory, large ones in a temporary file.
+    """float32 (N, D), written in any order and read in order; large sets are in a temporary file.
 
-    A context manager: the temporary file has no name and is deleted when it is closed.
+    A context manager: the temporary file has no name and is deleted on exit.
     """
 
     def __init__(self, count: int, width: int, folder: Path | None = None) -> None:
-        """Allocate the rows; `folder` is where the temporary file of a large set is made."""
+        """Allocate the rows; `folder` is the directory of the temporary file of a large set."""
         self.shape = (count, width)
         self._memory: NDArray[np.float32] | None = None
         self._file: IO[bytes] | None = None
@@ -104,7 +104,7 @@ class FeatureRows:
 
     @property
     def small(self) -> bool:
-        """Whether these features are in memory, where library functions may use them at once."""
+        """Whether these features are in memory, so that library functions can use them directly."""
         return fits_in_memory(*self.shape)
 
     def put(self, start: int, rows: NDArray[np.float32]) -> None:
@@ -113,7 +113,7 @@ class FeatureRows:
             self._memory[start : start + len(rows)] = rows
             return
         assert self._file is not None
-        # Written, not mapped: a mapping would count as this process's memory.
+        # Written, not mapped: a mapping would count as memory of this process.
         self._file.seek(4 * start * self.shape[1])
         self._file.write(np.ascontiguousarray(rows, dtype=np.float32).data)
 
@@ -149,7 +149,7 @@ class FeatureRows:
 
 @dataclass
 class CollectedFeatures:
-    """What a pass collected at one layer: rows where they were kept, sums otherwise."""
+    """The features of a pass at one layer: rows if they were kept, sums otherwise."""
 
     rows: FeatureRows | None
     sums: FeatureSums | None
@@ -173,7 +173,7 @@ class CollectedFeatures:
         return self.sums.moments()
 
     def array(self) -> NDArray[np.float32] | None:
-        """Return the rows, or None where only sums were kept."""
+        """Return the rows, or None if only sums were kept."""
         return None if self.rows is None else self.rows.array()
 
 
@@ -192,7 +192,7 @@ class ImageFeatures:
     @property
     def rows(self) -> NDArray[np.float32]:
         if self.array is None:
-            raise ValueError("only mean and covariance of the real images are there: set Metric.real to 'rows'")
+            raise ValueError("only mean and covariance of the real images are available: set Metric.real to 'rows'")
         return self.array
 
     @cached_property
@@ -229,15 +229,15 @@ def collect_features(
 ) -> dict[str, CollectedFeatures]:
     """Compute the features of the images at `indices`, by layer; complete on the leading process only.
 
-    Batches are dealt to the processes in turn and gathered after each round. So a batch holds the same images however
-    many processes there are, and no process holds more than one round.
+    Batches are assigned to the processes in turn and gathered after each round, so that a batch has the same images for
+    any number of processes, and a process stores at most one round.
 
     Args:
-        measures: functions of the images, collected by name as if they were layers.
-        keep_rows: whether large sets keep their features, on disk; small sets always do.
+        measures: functions of the images, collected by name like layers.
+        keep_rows: whether the features of large sets are kept, on disk; those of small sets always are.
         open_files: closes the temporary files of large sets.
-        folder: where these are.
-        tick: called with the number of images that are done, over all processes.
+        folder: directory of these files.
+        tick: called with the number of finished images over all processes.
     """
     parts = [indices[i : i + batch] for i in range(0, len(indices), batch)]
     mine = parts[runtime.rank :: runtime.world]
@@ -246,7 +246,7 @@ def collect_features(
     for number in range(-(-len(parts) // runtime.world)):
         if number < len(mine):
             features = _features(next_batch(stream, len(mine[number])), extractor, layers, measures)
-        else:  # a process without images in the last round still takes part in the gathering
+        else:  # a process without images in the last round must still take part in the gathering
             one = [next(images.batches(1, np.zeros(1, dtype=np.int64)))]
             features = {name: value[:0] for name, value in _features(one, extractor, layers, measures).items()}
         for name, values in features.items():
@@ -266,7 +266,7 @@ def collect_features(
 
 
 def next_batch(stream: Iterator[NDArray[np.uint8]], count: int) -> list[NDArray[np.uint8]]:
-    """Return the next `count` images, in as many arrays as there are changes of size."""
+    """Return the next `count` images, in one array for each run of equal sizes or batch."""
     taken: list[NDArray[np.uint8]] = []
     while sum(map(len, taken)) < count:
         taken.append(next(stream))
@@ -279,7 +279,7 @@ def fits_in_memory(count: int, width: int) -> bool:
 
 
 def moments_of(rows: FeatureRows) -> Moments:
-    """Return mean and covariance; of large sets by sums in float64, so that memory does not grow with N.
+    """Return mean and covariance; large sets are summed in float64 chunks, so that memory does not grow with N.
 
     Raises:
         SaganError: fewer than two images, or values that are not finite.
@@ -306,7 +306,7 @@ def moments_of_array(rows: NDArray[np.float32]) -> Moments:
 
 
 def as_tensor(rows: NDArray[np.float32]) -> torch.Tensor:
-    """Return a tensor that shares the memory of `rows`; it must not be written to."""
+    """Return a tensor that shares the memory of `rows`; do not write to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.from_numpy(rows)

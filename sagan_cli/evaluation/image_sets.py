@@ -118,12 +118,12 @@ class RealImages:
     pack: Pack | None = None
     """The pack, where the images were fitted to a size."""
     source: str = ""
-    """As `--data` names it; functions that the dataset's factory offers to metrics are found by it."""
+    """The value of `--data`; `measure` finds the dataset's factory by it."""
     facts: dict[str, Any] = field(default_factory=dict)
     """`data`, `data_digest`, `split`, `real_size` and `fit` of the record."""
 
     def measure(self, name: str) -> Measure | None:
-        """Return the function that the dataset's factory offers as attribute `name`; None without one."""
+        """Return the attribute `name` of the dataset's factory, a function for metrics; None without one."""
         if self.pack is None or self.pack.images.shape[-1] != 3 or self.source not in registry.names("datasets"):
             return None
         found: Measure | None = getattr(registry.load("datasets", self.source), name, None)
@@ -131,7 +131,7 @@ class RealImages:
 
 
 def packed_images(pack: Pack, source: str, facts: dict[str, Any] | None = None) -> RealImages:
-    """Return the images of a pack that is open."""
+    """Return the images of an open pack."""
     return RealImages(
         PackedImages(pack), pack.digest, pack.class_names, pack=pack, source=source, facts=facts or {}
     )  # fmt: skip
@@ -147,7 +147,7 @@ def fitted_images(
     *,
     download: bool = False,
 ) -> RealImages:
-    """Open images fitted to a model's size exactly as training fits them: the same pack, so the same digest.
+    """Open images resized to a model's size exactly as in training: the same pack, so the same digest.
 
     Raises:
         UsageError, DataError: as for training.
@@ -192,7 +192,7 @@ def needs_fitting(data: DataConfig, fit: str | None) -> bool:
 
 
 class batch_statistics:
-    """Within it batch norms use the statistics of each batch, and the saved ones do not change."""
+    """Context in which batch norms use the statistics of each batch, and the saved ones do not change."""
 
     def __init__(self, network: nn.Module, on: bool) -> None:
         self._norms = [m for m in network.modules() if isinstance(getattr(m, "running_mean", None), torch.Tensor)]
@@ -210,7 +210,7 @@ class batch_statistics:
 
 
 def requests_for(count: int, first: int, labels: NDArray[np.int64] | None, classes: int) -> list[Request]:
-    """Return requests with seeds first, first + 1, ...; with labels of real images, classes as frequent as there."""
+    """Return requests with seeds first, first + 1, ...; classes are drawn with the frequencies of `labels` if given."""
     seeds = range(first, first + count)
     if labels is None or not classes:
         return [Request(seed) for seed in seeds]

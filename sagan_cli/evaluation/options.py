@@ -2,13 +2,12 @@
 
 To add a protocol, add a row.
 
-What all of them share is not a column: images are rounded to uint8 before they are measured, the network is the 2015
-Inception of TTUR (Heusel et al. 2017) in torch-fidelity's conversion, and other sizes are brought to its 299 pixels by
-TensorFlow 1's bilinear rule without antialiasing, as in TTUR and torch-fidelity. StyleGAN and Mimicry use that network
-and rule too. The official SAGAN code feeds unrounded floats, BigGAN-PyTorch uses torchvision's Inception and StudioGAN
-pytorch-fid's resizing; for these, a protocol fixes what is measured, and the last decimals may still differ.
+All protocols round images to uint8, and use the 2015 Inception of TTUR (Heusel et al. 2017) in torch-fidelity's
+conversion, with TensorFlow 1's bilinear resizing to 299 pixels without antialiasing. StyleGAN and Mimicry do the same.
+The official SAGAN code uses unrounded floats, BigGAN-PyTorch torchvision's Inception, and StudioGAN pytorch-fid's
+resizing; their own scores may differ in the last decimals.
 
-The rows were read from the sources that the comments name; what a source leaves open is as in `default`.
+The comments name the source of each row. Settings that a source does not give are those of `default`.
 """
 
 from __future__ import annotations
@@ -25,27 +24,27 @@ from sagan_cli.plugins import registry
 
 DEFAULT = "default"
 KNOBS = ("kid_subsets", "kid_subset_size", "isc_splits", "prc_neighbours")
-"""Parameters of metrics that a protocol fixes."""
+"""Parameters of metrics that a protocol may set."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which images are drawn, how, and what they are compared with."""
+    """Which images are drawn, how, and which real images they are compared with."""
 
     name: str
     about: str
-    """One line: what it is, and its source."""
+    """One line with the source."""
     n_fake: int = 50_000
     split: str = "train"
     """Split of the real data: `train` or `test` (a validation split counts as test)."""
     n_real: int | None = None
-    """Number of real images; None is all of the split. A smaller split is used whole."""
+    """Number of real images, at most those of the split; None is all."""
     ema: bool = True
     """Whether the moving average of the weights is scored, or the trained weights."""
     batch_norm: str = "running"
-    """`running`: the saved statistics; `standing`: computed anew over many batches; `batch`: of each batch drawn."""
+    """`running`: the saved statistics; `standing`: recomputed over many batches; `batch`: of each batch drawn."""
     labels: str = "uniform"
-    """Classes are drawn `uniform`ly, or as often as in the `data`."""
+    """Frequencies of the drawn classes: `uniform`, or those of the `data`."""
     truncation: float | None = None
     metrics: tuple[str, ...] = ("fid",)
     extractor: str = "inception-v3-compat"
@@ -53,7 +52,7 @@ class Protocol:
     """Parameters of metrics that differ from the metric's own defaults, which are torch-fidelity's and StyleGAN's."""
 
     def with_changes(self, **changes: Any) -> Protocol:
-        """Return the protocol with the flags that depart from it; None leaves a setting as it is."""
+        """Return the protocol with settings changed by flags; None keeps a setting."""
         return replace(self, **{k: v for k, v in changes.items() if v is not None})
 
 
@@ -62,7 +61,7 @@ class Options:
     """The options of one evaluation."""
 
     protocol: Protocol
-    """With the flags that depart from it; the name is still that of its row."""
+    """The protocol with settings changed by flags, under its own name."""
     metrics: tuple[str, ...] | None = None
     """None: those of the protocol, and the structure score if the dataset has one."""
     n: int | None = None
@@ -78,14 +77,14 @@ class Options:
     batch: int = 64
 
     def real_limit(self) -> int | None:
-        """Return the largest number of real images that follows; None is all."""
+        """Return the largest number of real images; None is all."""
         if self.all_real or self.n_real is not None:
             return self.n_real
         return self.n if self.n is not None and self.n < self.protocol.n_fake else self.protocol.n_real
 
     @property
     def departures(self) -> list[str]:
-        """Names of the protocol's settings that flags have changed, for the record."""
+        """Names of the settings that flags have changed, for the record."""
         row = find(self.protocol.name)
         changed = [f.name for f in fields(row) if getattr(row, f.name) != getattr(self.protocol, f.name)]
         return changed + (["n_fake"] if self.n not in (None, row.n_fake) else [])
@@ -120,13 +119,13 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("studiogan-valid", "StudioGAN's ImageNet logs: 50,000 against the 50,000 of validation, no EMA",
                  split="test", ema=False, metrics=("isc", "fid"), knobs={"isc_splits": 1}),
         # FID falls with the number of images (Chong and Forsyth 2020): do not publish it beside values of 50,000.
-        Protocol("quick", "ours, for a quick look, not for publication: default with 10,000 images", n_fake=10_000),
+        Protocol("quick", "default with 10,000 images: a fast estimate, not for publication", n_fake=10_000),
     )
 }  # fmt: skip
 
 
 def find(name: str) -> Protocol:
-    """Return the protocol of a name.
+    """Return a protocol by name.
 
     Raises:
         UsageError: there is no such protocol; the message lists all.
@@ -140,7 +139,7 @@ def find(name: str) -> Protocol:
 def help_text() -> str:
     """Return the help of `--protocol`: every row with its source, the default first."""
     rows = "; ".join(f"{p.name}: {p.about}" for p in PROTOCOLS.values())
-    return f"All settings that a paper fixes; default '{DEFAULT}'. {rows}."
+    return f"The settings of a paper or tool. Default: '{DEFAULT}'. {rows}."
 
 
 # ---- Metrics by name -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""From two sets of images to a record: features of both sets, the cache of the real ones, metrics, intervals."""
+"""Score one set of images against another: features of both sets, metrics with intervals, and the record."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ STANDING_BATCHES = 16
 
 @dataclass(frozen=True)
 class Context:
-    """Where an evaluation runs, and the callbacks that it reports to."""
+    """The runtime and the callbacks of an evaluation."""
 
     runtime: Runtime
     progress: Progress
@@ -69,7 +69,7 @@ class Context:
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """Run the block on the leading process first, and then on the others, which find its files."""
+        """Run the block on the leading process first, then on the others, which use its files."""
         if not self.runtime.leads:
             self.runtime.barrier()
         yield
@@ -98,14 +98,14 @@ class Scores:
 
 
 def score_generator(sampler: Sampler, data: DataConfig, options: Options, context: Context) -> dict[str, Any] | None:
-    """Return the record of a generator against real images fitted to its size; None on non-leading processes.
+    """Return the record of a generator against real images resized to its size; None on non-leading processes.
 
     Raises:
         UsageError, DataError, SaganError: with one line that names the flag or file.
     """
     spec, protocol, runtime = sampler.spec, options.protocol, context.runtime
     if protocol.batch_norm == "batch" and runtime.world > 1:
-        raise UsageError(f"--protocol {protocol.name} normalises by the batch, which several processes cannot share")
+        raise UsageError(f"--protocol {protocol.name} normalises by batch statistics: use one process")
     with context.leader_first():
         real = fitted_images(data, spec.height, spec.width, spec.channels, context.progress, context.notify)
     metrics = choose_metrics(options, real, classes=spec.num_classes > 0)
@@ -244,7 +244,7 @@ def _reference(found: CachedFeatures, real: RealImages, indices: Indices) -> Ima
 
 
 def _computed(name: str, metric: Metric, inputs: MetricInputs) -> list[Score]:
-    """The numbers of a metric, each of which has a direction and is finite."""
+    """Compute a metric; check that its values are finite and listed in `Metric.better`."""
     entry = registry.find("metrics", name)
     try:
         found = list(metric.compute(inputs))

@@ -1,8 +1,8 @@
-"""Scores while training (`--eval-every`): when the next is due, and which checkpoint is the best so far.
+"""Scores during training (`--eval-every`): when the next is due, and which checkpoint is the best so far.
 
-With `auto`, a checkpoint is scored if the time of all scores, this one included, stays below `SHARE` of the time of the
-run; the time of the first score is extrapolated from one batch before training begins. With a number of steps, every
-so many steps are scored. Training itself computes the same numbers with and without scores.
+With `auto`, a checkpoint is scored if the time of all scores, including this one, stays below `SHARE` of the time of
+the run. The time of the first score is extrapolated from one batch before training starts. With a number N, every N-th
+step is scored. Scores do not change training.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ AUTO = "auto"
 
 @dataclass
 class Tracker:
-    """Scores a generator against real images at the steps that are due; every process of a run has one."""
+    """Scorer of a generator against real images at the steps that are due; every process of a run has one."""
 
     every: str
     """`auto`, or a number of steps."""
     n: int
-    """Images generated for a score, and compared with as many real ones."""
+    """Number of generated images of a score, and of real images."""
     extractor: Extractor | None
     real: RealImages
     context: Context
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    """The metrics by name; the first value of the first one chooses the best checkpoint."""
+    """The metrics by name; the best checkpoint is selected by the first value of the first metric."""
     batch: int = 64
     cost: float = 0.0
     """Seconds of one score, estimated or measured."""
@@ -50,7 +50,7 @@ class Tracker:
     begun: float = field(default_factory=time.monotonic)
 
     def prepare(self, network: nn.Module, spec: ModelSpec) -> None:
-        """Measure the real images, once for all runs, and the time of a score; then start the clock."""
+        """Compute the features of the real images (cached for all runs), time a score, and start the clock."""
         self._measure(network, spec, self.batch)
         started = time.monotonic()
         self._measure(network, spec, self.batch)

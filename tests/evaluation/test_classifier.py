@@ -219,18 +219,18 @@ def test_other_arithmetic_is_refused(tmp_path: Path, short: None, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "normalised", careless)
-        with pytest.raises(SaganError, match=r"other features of the known images.*delete this folder") as refusal:
+        with pytest.raises(SaganError, match=r"features of known images differ.*delete this folder") as refusal:
             opened(tmp_path, data)
         assert str(only(tmp_path)) in str(refusal.value)
     file = only(tmp_path) / "classifier.json"
     about = json.loads(file.read_text(encoding="utf-8"))
     about["known"] = (np.array(about["known"]) * 1.002).tolist()
     file.write_text(json.dumps(about), encoding="utf-8")
-    with pytest.raises(SaganError, match="other features"):
+    with pytest.raises(SaganError, match="features of known images differ"):
         opened(tmp_path, data)
     about["known"] = about["known"][:1]
     file.write_text(json.dumps(about), encoding="utf-8")
-    with pytest.raises(SaganError, match="other features"):
+    with pytest.raises(SaganError, match="features of known images differ"):
         opened(tmp_path, data)
 
 

@@ -180,7 +180,7 @@ def test_standard_input_is_a_score_too(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(scored(4.0))))
     assert ok("compare", a, "-", cwd=tmp_path).decode().splitlines()[1].endswith("  -")
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    assert "stdin: holds no score" in fails(1, "compare", a, "-", cwd=tmp_path)
+    assert "stdin: has no score" in fails(1, "compare", a, "-", cwd=tmp_path)
 
 
 def test_weights_that_nobody_else_has_are_said(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_what_is_wanting_in_the_scores_is_one_line(tmp_path: Path) -> None:
     empty = run_of(tmp_path, "c")
     assert "only one score with fid to rank" in fails(1, "compare", a, cwd=tmp_path)
     assert f"{b}: has no score with fid, only isc; add it" in fails(1, "compare", a, b, cwd=tmp_path)
-    assert f"{empty}: has no score yet; make one with 'sagan eval-fid {empty}'" in fails(
+    assert f"{empty}: has no score yet; compute one with 'sagan eval-fid {empty}'" in fails(
         1, "compare", a, empty, cwd=tmp_path
     )
     odd = run_of(tmp_path, "d", record(metric="novel", value=1.0, values={"novel": 1.0}, intervals={}, interval=None))

@@ -99,7 +99,7 @@ def test_pictures_are_not_held_to_how_a_model_draws() -> None:
         ),
         ({"intervals": {"kid": [1]}}, "x: not a sound score record: 'intervals.kid' is not two finite numbers"),
         ({"data_digest": None}, "x: not a sound score record: 'data_digest' is not given, and fid cannot be compared"),
-        ({"extractor": "a\x1b[2J"}, "x: not a sound score record: 'extractor' holds control characters"),
+        ({"extractor": "a\x1b[2J"}, "x: not a sound score record: 'extractor' contains control characters"),
         ({"layers": {}}, "x: not a sound score record: 'layers.fid' is missing"),
         ({"isc_splits": None}, "x: not a sound score record: 'isc_splits' is not given, and isc cannot be compared"),
     ],
@@ -132,12 +132,12 @@ def test_files_of_one_object_of_lines_and_of_neither(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(line) + "\n" for line in ({"step": 1}, record(fid=2.0), 5, record(fid=1.0))))
     assert [r["value"] for r in records.read_records(file)] == [2.0, 1.0]
     for text, message in {
-        "": "holds no score",
-        "[]": "holds no score",
-        '{"kind": "training"}': "holds no score",
+        "": "has no score",
+        "[]": "has no score",
+        '{"kind": "training"}': "has no score",
         '{"step": 1}\n{"kind"': "score.json, line 2: not JSON",
         json.dumps(record()) + "\n" + json.dumps(record(ema=1)): "score.json, line 2: .* 'ema' is of type int",
-        json.dumps(record(fake="a\u2028b"), ensure_ascii=False): "'fake' holds control characters",
+        json.dumps(record(fake="a\u2028b"), ensure_ascii=False): "'fake' contains control characters",
     }.items():
         file.write_text(text, encoding="utf-8")
         with pytest.raises(SaganError, match=message):
@@ -154,7 +154,9 @@ def test_a_run_gives_its_scores_and_a_checkpoint_those_of_its_step(tmp_path: Pat
         folder = run.checkpoints / f"{step:08d}"
         folder.mkdir(parents=True)
         (folder / runs.CHECKPOINT_FACTS).write_text("{}")
-    with pytest.raises(SaganError, match=f"^{run.path}: has no score yet; make one with 'sagan eval-fid {run.path}'$"):
+    with pytest.raises(
+        SaganError, match=f"^{run.path}: has no score yet; compute one with 'sagan eval-fid {run.path}'$"
+    ):
         records.read_records(run.path)
     for line in ({"step": 100}, record(step=100, fid=3.0), {"step": 200}, record(step=200, fid=2.0)):
         run.append_metrics(line)

@@ -191,7 +191,7 @@ def test_a_download_replaces_an_imposter(
     [
         ("missing", "HTTP 404 Not Found"),
         ("cut", f"the connection ended after 100000 of {len(BODY)} bytes"),
-        ("wrong", "what came is another file, sha256 "),
+        ("wrong", "the server sent another file, sha256 "),
         ("silent", "timed out"),
         ("drip", r"fewer than 64 KiB in 0\.3 s"),
     ],

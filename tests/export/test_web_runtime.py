@@ -65,7 +65,9 @@ def test_npm_is_asked_once_and_its_answer_checked(npm: Path, tmp_path: Path, mon
     data = archive(web_runtime.VERSION)
     (tmp_path / "made.tgz").write_bytes(data)
     npm.write_text(f'echo "$@" >> {tmp_path}/asked; cp {tmp_path}/made.tgz onnxruntime-web.tgz', encoding="utf-8")
-    with pytest.raises(SaganError, match=r"is not that of onnxruntime-web 1.30.0: unpack onnxruntime-web .* --runtime DIR"):
+    with pytest.raises(
+        SaganError, match=r"is not that of onnxruntime-web 1.30.0: unpack onnxruntime-web .* --runtime DIR"
+    ):
         web_runtime.find_runtime(None, lambda _: None)
     monkeypatch.setattr(web_runtime, "SHA512", base64.b64encode(hashlib.sha512(data).digest()).decode())
     said: list[str] = []

@@ -1,4 +1,4 @@
-"""The augmentation `brightness`: shifts an image's brightness (Zhao et al. 2020, DiffAugment)."""
+"""The augmentation `brightness`: a random shift of brightness (Zhao et al. 2020, DiffAugment)."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from sagan_cli.contracts import Logger
 
 
 class CsvLogger(Logger):
-    """Write metrics.csv in the run directory; a resumed run begins it anew."""
+    """Write metrics.csv in the run directory; a resumed run replaces it."""
 
     def start(self, step: int) -> None:
-        """Forget the rows of an earlier start."""
+        """Start without rows."""
         self.rows: list[dict[str, float]] = []
 
     def statistics(self, step: int, numbers: Mapping[str, float]) -> None:

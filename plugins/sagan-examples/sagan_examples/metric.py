@@ -10,7 +10,7 @@ from sagan_cli.contracts import Metric, MetricInputs, Score
 def _compute(inputs: MetricInputs) -> Iterator[Score]:
     import numpy as np
 
-    assert inputs.real is not None  # asked for by real="moments"
+    assert inputs.real is not None  # because of real="moments"
     power = inputs.knobs["distance_power"]
     difference = np.abs(inputs.fake.mean.astype(np.float64) - inputs.real.mean)
     yield Score("mean_distance", float((difference**power).sum() ** (1 / power)), details={"features": len(difference)})

@@ -1,4 +1,4 @@
-"""The data set `shapes`: six kinds of coloured shapes, each picture drawn from its number."""
+"""The dataset `shapes`: six kinds of coloured shapes, each image drawn from its index."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SAGAN_PLUGIN_API = 1
 
 CLASS_NAMES = ("circle", "ring", "square", "cross", "triangle", "star")
 VERSION = 1
-"""Raised with every change to any picture, so that no stale pack is used."""
+"""Raise it with every change of an image, so that no outdated pack is used."""
 SPLITS = {"train": (0, 12_000), "test": (1, 2_000)}
-"""Split -> (seed, number of pictures)."""
+"""Split -> (seed, number of images)."""
 
 
 class Shapes:
-    """A numbered series of drawn shapes; keeps `sagan_cli.contracts.Dataset`.
+    """Drawn shapes; implements `sagan_cli.contracts.Dataset`.
 
-    Picture and label are functions of (seed, index, size); labels go round the classes in turn.
+    Image and label are functions of (seed, index, size); the label is the index modulo the number of classes.
     """
 
     class_names = CLASS_NAMES
@@ -35,11 +35,11 @@ class Shapes:
         return self.count
 
     def fingerprint(self) -> str:
-        """Names everything that a picture depends on."""
+        """Return a string of everything that an image depends on."""
         return f"shapes-v{VERSION}-seed{self.seed}-count{self.count}-{self.height}x{self.width}"
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Picture `index` as uint8 (height, width, 3), and its label.
+        """Return image `index` as uint8 (height, width, 3), and its label.
 
         Raises:
             IndexError: index outside 0..len-1.
@@ -47,13 +47,13 @@ class Shapes:
         from sagan_shapes.draw import draw
 
         if not 0 <= index < self.count:
-            raise IndexError(f"picture {index} of {self.count}")
+            raise IndexError(f"image {index} of {self.count}")
         label = index % len(CLASS_NAMES)
         return draw(CLASS_NAMES[label], (self.seed, index), self.height, self.width), label
 
 
 def build(root: Path, *, split: str, height: int, width: int) -> Shapes:
-    """The pictures of a split, drawn at height x width; `root` is not used, nothing is read or written.
+    """Return the images of a split, drawn at height x width; `root` is not used.
 
     Raises:
         UsageError: a split other than "train" and "test".
@@ -64,4 +64,4 @@ def build(root: Path, *, split: str, height: int, width: int) -> Shapes:
     return Shapes(height, width, seed, count)
 
 
-build.native_size = 32  # type: ignore[attr-defined]  # what --size defaults to
+build.native_size = 32  # type: ignore[attr-defined]  # the default of --size

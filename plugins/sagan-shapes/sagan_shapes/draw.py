@@ -1,4 +1,4 @@
-"""Draws one shape: a distance field per kind, antialiased by covering each pixel as far as the edge allows."""
+"""Drawing of shapes: one signed distance field per kind, antialiased by the distance of each pixel to the edge."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import colorsys
 import numpy as np
 
 Field = np.ndarray
-"""Signed distance to a shape's edge, (H, W), in units of half the picture's shorter side; negative inside."""
+"""Signed distance to a shape's edge, (H, W), in units of half the image's shorter side; negative inside."""
 
 
 def draw(kind: str, seed: tuple[int, int], height: int, width: int) -> np.ndarray:
-    """A picture, uint8 (height, width, 3), as a function of the arguments alone.
+    """Return an image, uint8 (height, width, 3), as a function of the arguments only.
 
     Raises:
-        KeyError: a kind that there is not.
+        KeyError: an unknown kind.
     """
     random = np.random.default_rng(seed)
     size = random.uniform(0.35, 0.8)
     turn = random.uniform(0, 2 * np.pi)
     unit = min(height, width) / 2
-    room = np.array([height, width]) / (2 * unit) - size  # how far the centre may stray with the shape still inside
+    room = np.array([height, width]) / (2 * unit) - size  # largest offset of the centre with the shape still inside
     centre = random.uniform(-1, 1, 2) * np.maximum(room, 0)
 
     y, x = np.mgrid[:height, :width]
@@ -31,14 +31,14 @@ def draw(kind: str, seed: tuple[int, int], height: int, width: int) -> np.ndarra
     cover = np.clip(0.5 - distance * unit, 0, 1)[..., None]
 
     ground, paint = _colours(random)
-    # The ground falls off from one corner to the other, so that a generator has something smooth to learn too.
+    # A brightness gradient, so that a generator also has something smooth to learn.
     slope = np.linspace(0.85, 1.15, height)[:, None, None] * np.linspace(1.1, 0.9, width)[None, :, None]
     picture = np.clip(ground * slope, 0, 1) * (1 - cover) + paint * cover
     return np.round(picture * 255).astype(np.uint8)
 
 
 def _colours(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Ground and paint, each RGB in [0, 1]: a strong hue on a pale or dark ground of another hue."""
+    """Return background and paint, each RGB in [0, 1]: a strong hue on a pale or dark background of another hue."""
     hue = random.uniform()
     dark = random.uniform() < 0.5
     ground = colorsys.hsv_to_rgb((hue + random.uniform(0.3, 0.7)) % 1, 0.35, 0.25 if dark else 0.9)
@@ -75,9 +75,9 @@ def _star(x: Field, y: Field, r: float) -> Field:
 
 
 def _spiked(x: Field, y: Field, points: int, tip: float, notch: float) -> Field:
-    """A star: `points` tips at radius `tip`, notches between them at radius `notch`.
+    """Return a star with `points` tips at radius `tip`, and notches between them at radius `notch`.
 
-    The plane is folded onto half a spike, where the edge is one straight line from the tip to the notch.
+    The plane is folded onto half a spike, where the edge is a straight line from the tip to the notch.
     """
     half = np.pi / points
     angle = np.abs((np.arctan2(y, x) + half) % (2 * half) - half)

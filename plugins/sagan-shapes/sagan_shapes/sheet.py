@@ -1,4 +1,4 @@
-"""The command `sagan shapes-sheet`: a contact sheet of the data set, one row per class."""
+"""The command `sagan shapes-sheet`: a contact sheet of the dataset, one row per class."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SAGAN_PLUGIN_API = 1
 
 
 def sheet(
-    out: Annotated[str, typer.Argument(help="PNG to write; - for standard output.", metavar="FILE")],
-    columns: Annotated[int, typer.Option(help="Pictures per class.", min=1, max=100)] = 8,
-    size: Annotated[int, typer.Option(help="Side of a picture in pixels.", min=8, max=1024)] = 64,
+    out: Annotated[str, typer.Argument(help="PNG file to write; - for stdout.", metavar="FILE")],
+    columns: Annotated[int, typer.Option(help="Images per class.", min=1, max=100)] = 8,
+    size: Annotated[int, typer.Option(help="Side of an image in pixels.", min=8, max=1024)] = 64,
     split: Annotated[str, typer.Option(help="train or test.")] = "train",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Draw a contact sheet of the shapes data set, one row per class."""
+    """Draw a contact sheet of the dataset `shapes`, one row per class."""
     import numpy as np
     from PIL import Image
 

@@ -1,15 +1,15 @@
-"""`--extractor classifier`: a small network trained on the data's own labels, once, and kept in the cache.
+"""`--extractor classifier`: a small network trained once on the dataset's labels and cached.
 
-It replaces Inception where nothing can be downloaded. 3x3 convolution, batch norm, ReLU, four times (five for images
-over 32 pixels); every stage halves the sides that are longer than 4. The 128 global averages of the last stage, each
-standardised to mean 0 and variance 1 over the training images, are the layer `features`; a linear map of them gives
-`logits`. Without standardising, a few channels would dominate a Frechet distance, because the averages of a trained
-network differ tenfold in spread.
+It replaces Inception where nothing can be downloaded. The network has four stages (five for images over 32 pixels) of
+3x3 convolution, batch norm and ReLU; every stage halves the sides that are longer than 4. The layer `features` is the
+128 global averages of the last stage, each standardised to mean 0 and variance 1 over the training images; the layer
+`logits` is a linear map of them. Without standardisation, a few channels would dominate a Frechet distance, because the
+standard deviations of the averages differ tenfold.
 
     <cache>/classifiers/<key>/model.safetensors    the weights
                               classifier.json      accuracy, recipe, features of known images, sha256 of the weights
 
-The key is the sha256 of format, data digest and recipe. The directory is created whole, by a rename.
+The key is the sha256 of format, data digest and recipe. The directory is created by a rename.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ FEATURES, LOGITS = "features", "logits"
 LAYERS = {"fid": FEATURES, "kid": FEATURES, "prc": FEATURES, "isc": LOGITS}
 DIMENSIONS = 128
 LONGEST = 64
-"""Pixels of the longer side above which images are reduced, so that the cost of an image is bounded."""
+"""Pixels of the longer side above which images are downsized, to limit the cost."""
 
 _WIDTHS = (32, 64, 128, DIMENSIONS)
 _SMALL = 32
-"""Pixels of the longer side above which a narrow stage is added in front."""
+"""Pixels of the longer side above which a narrow first stage is added."""
 _FLOOR = 4
 """Pixels of a side that is not halved further."""
 FORMAT = 1
-"""Part of every key: raise it when network or training change, so that old classifiers are not used."""
+"""Part of every key: raise it when the network or its training changes, so that old classifiers are not used."""
 MODEL, FACTS = "model.safetensors", "classifier.json"
 TOLERANCE = 1e-3
-"""Relative difference of features from the stored ones: machines and threads cause 1e-6, mistakes 1e-1."""
+"""Largest relative difference from the stored features: machines and threads cause 1e-6, mistakes 1e-1."""
 
 _BATCH = 128
 _PASSES, _FEWEST, _MOST = 4, 20_000, 120_000
-"""Passes over the images; at least and at most this many images are shown in total."""
+"""Passes over the images, and limits of the total number of images shown."""
 _RATE, _DECAY, _WARM_UP = 3e-3, 1e-2, 0.15
 """Peak learning rate and weight decay of AdamW; share of the steps before the peak."""
 _HELD_OUT = 10_000
@@ -81,16 +81,15 @@ def open_classifier(
     progress: Progress,
     notify: Callable[[str], None],
 ) -> Extractor:
-    """Open the classifier of a dataset, from the cache or trained now.
+    """Open the classifier of a dataset from the cache, or train it.
 
     Args:
         images: uint8 (N, H, W, C), C in 1, 3, 4; may be memory-mapped, and is read batch by batch.
         labels: int64 (N,), positions in `class_names`.
-        data_digest: identifies images and labels.
+        data_digest: digest of images and labels.
         folder: the cache of classifiers; created if necessary.
-        progress: entered while training only, with the number of images shown. It may raise to stop, and no file is
-            left behind.
-        notify: called with one line for a damaged classifier that is trained again, and for one that learned little.
+        progress: used only for training, with the number of images shown. It may raise to stop; no file is left then.
+        notify: called with one line if a damaged classifier is trained again, or if the accuracy is low.
 
     Raises:
         DataError: fewer than two classes.
@@ -115,7 +114,7 @@ def open_classifier(
         write_directory(path, lambda work: _save(work, network, recipe, about))
         found = _load(path, recipe, notify)
         if found is None:
-            raise SaganError(f"{path}: the classifier that was just written has gone or is damaged: run again")
+            raise SaganError(f"{path}: the classifier just written is missing or damaged: run again")
     network, about = found
     facts = {"accuracy": about["accuracy"], "classes": len(class_names), "trained_on": about["trained_on"]}
     extractor = as_extractor(network, tensor_digest(network.state_dict()), device, facts)
@@ -125,7 +124,7 @@ def open_classifier(
 
 
 def input_size(height: int, width: int) -> tuple[int, int]:
-    """Return (height, width) of the network's input for a dataset of this size; at most 64 a side."""
+    """Return (height, width) of the network's input for a dataset of this size; at most 64 per side."""
     scale = min(1.0, LONGEST / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -156,9 +155,9 @@ class Classifier(nn.Module):
         return features, self.linear(features)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """uint8 (N, 3, H, W) of any size -> float32 (N, 3, h, w) in [-1, 1], channels_last.
+        """Convert uint8 (N, 3, H, W) of any size to float32 (N, 3, h, w) in [-1, 1], channels_last.
 
-        Images of another size than the network's are resized in float by antialiased bilinear interpolation.
+        Images of another size are resized in float by antialiased bilinear interpolation.
         """
         x = images.float()
         if tuple(x.shape[2:]) != self.size:
@@ -180,16 +179,16 @@ def as_extractor(network: Classifier, digest: str, device: torch.device, facts: 
 
 
 def exact(device: torch.device) -> AbstractContextManager[None]:
-    """Make convolutions reproducible and fp32; TF32, the default of cuDNN, keeps three digits."""
+    """Make convolutions deterministic and fp32, because TF32, the default of cuDNN, keeps only three digits."""
     if device.type != "cuda":
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def known_images(size: tuple[int, int]) -> Tensor:
-    """Return two images computed in integers, noise and a slope, half as large again as `size`: uint8 (2, 3, H, W).
+    """Return two images from integer arithmetic, noise and a ramp, 1.5 times `size`: uint8 (2, 3, H, W).
 
-    Their features show whether weights, resizing and arithmetic are those that the classifier was trained with.
+    Their features show whether weights, resizing and arithmetic are the same as when the classifier was trained.
     """
     height, width = (side + side // 2 + 1 for side in size)
     positions = torch.arange(3 * height * width)
@@ -199,7 +198,7 @@ def known_images(size: tuple[int, int]) -> Tensor:
 
 
 def _recipe(shape: tuple[int, ...], classes: int) -> dict[str, Any]:
-    """Everything besides the images that the weights depend on."""
+    """Return everything except the images that the weights depend on."""
     held_out = min(shape[0] // 10, _HELD_OUT)
     shown = min(max(_PASSES * (shape[0] - held_out), _FEWEST), _MOST)
     return {
@@ -214,7 +213,7 @@ def _train(
 ) -> tuple[Classifier, dict[str, Any]]:
     """Train a network on `device`; return it with its facts.
 
-    `accuracy` is that on the held-out images, None without any; `chance` is the accuracy of always predicting the most
+    `accuracy` is that on the held-out images, or None without any; `chance` is that of always predicting the most
     frequent class; `trained_on` is the number of distinct images.
     """
     seed, steps, batch = recipe["seed"], recipe["steps"], recipe["batch"]
@@ -223,7 +222,7 @@ def _train(
     passes = range(math.ceil(steps * batch / len(train)))
     orders = (torch.randperm(len(train), generator=generator(seed, "classifier-order", i)) for i in passes)
     order = train[torch.cat(list(orders))[: steps * batch].numpy()]
-    # The caller may be in inference mode and under autocast, as when a score is computed during training.
+    # The caller may be in inference mode and under autocast, for example during training.
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -248,7 +247,7 @@ def _train(
 
 
 def _rate(done: float, recipe: Mapping[str, Any]) -> float:
-    """The learning rate: linear up to the peak, then half a cosine down to 0."""
+    """Return the learning rate: linear up to the peak, then half a cosine down to 0."""
     peak, warm_up = float(recipe["rate"]), float(recipe["warm_up"])
     if done < warm_up:
         return peak * (done / warm_up * 0.95 + 0.05)
@@ -256,7 +255,7 @@ def _rate(done: float, recipe: Mapping[str, Any]) -> float:
 
 
 def _batch(images: Images, labels: Labels, chosen: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The chosen images, uint8 (n, 3, H, W), and their labels (n,); read in the order of the file."""
+    """Return the chosen images, uint8 (n, 3, H, W), and their labels (n,), in the order of the file."""
     chosen = np.sort(chosen)
     return three_channels(images[chosen]).to(device), torch.from_numpy(labels[chosen]).to(device)
 
@@ -265,7 +264,7 @@ def _batch(images: Images, labels: Labels, chosen: NDArray[np.int64], device: to
 def _accuracy(
     network: Classifier, images: Images, labels: Labels, held: NDArray[np.int64], device: torch.device
 ) -> float | None:
-    """Accuracy on the held-out images; None without any."""
+    """Return the accuracy on the held-out images; None without any."""
     if not len(held):
         return None
     right = 0
@@ -280,17 +279,16 @@ def _judge(about: Mapping[str, Any], notify: Callable[[str], None]) -> None:
     """Warn if the accuracy is below both twice chance and halfway from chance to perfect."""
     accuracy, chance, held_out = about["accuracy"], about["chance"], about["recipe"]["held_out"]
     if accuracy is None:
-        notify("--extractor classifier: too few images to hold any out: its accuracy is not known")
+        notify("--extractor classifier: its accuracy is unknown, because there are too few images to hold any out")
     elif accuracy < min(2 * chance, (1 + chance) / 2):
         notify(
-            f"--extractor classifier: its accuracy on {held_out:,} held-out images is only {accuracy:.1%}, where "
-            f"always predicting the most frequent class has {chance:.1%}: its distances mean little; use another "
-            "--extractor"
+            f"--extractor classifier: its accuracy on {held_out:,} held-out images is only {accuracy:.1%} (always "
+            f"predicting the most frequent class gives {chance:.1%}): its scores mean little; use another --extractor"
         )
 
 
 def _stages(size: tuple[int, int], widths: tuple[int, ...]) -> list[nn.Module]:
-    """Convolution, norm and ReLU for each width; a stage halves the sides that are longer than `_FLOOR`."""
+    """Return convolution, norm and ReLU for each width; a stage halves the sides that are longer than `_FLOOR`."""
     layers: list[nn.Module] = []
     before, sides = 3, size
     for width in widths:
@@ -327,7 +325,7 @@ def _save(work: Path, network: Classifier, recipe: Mapping[str, Any], about: Map
 def _load(
     path: Path, recipe: Mapping[str, Any], notify: Callable[[str], None]
 ) -> tuple[Classifier, dict[str, Any]] | None:
-    """Read the network, on the CPU, and classifier.json; None if absent. A damaged one is reported and removed."""
+    """Read the network, on the CPU, and classifier.json; None if absent. Damaged files are reported and removed."""
     if not path.is_dir():
         return None
     try:
@@ -348,10 +346,10 @@ def _load(
 
 
 def _verify(path: Path, measured: Tensor, stored: list[list[float]]) -> None:
-    """Refuse a machine whose arithmetic differs from that of the machine that trained the classifier.
+    """Check that this machine computes the same features as the one that trained the classifier.
 
     Raises:
-        SaganError: naming the directory.
+        SaganError: it does not; the message names the directory.
     """
     known = torch.tensor(stored, dtype=torch.float32)
     off = (
@@ -359,8 +357,8 @@ def _verify(path: Path, measured: Tensor, stored: list[list[float]]) -> None:
     )
     if not off <= TOLERANCE:
         raise SaganError(
-            f"{path}: this machine computes other features of the known images than the stored ones (relative "
-            f"difference {off:.1g}, allowed {TOLERANCE:g}): delete this folder to train the classifier here"
+            f"{path}: features of known images differ from the stored ones on this machine (relative difference "
+            f"{off:.1g}, allowed {TOLERANCE:g}): delete this folder to train the classifier here"
         )
 
 

@@ -22,18 +22,18 @@ LayerTensors: TypeAlias = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Extractor:
-    """A frozen network that scores are computed with. Two scores compare only if `name` and `digest` agree."""
+    """A frozen network that scores are computed with. Scores are comparable only if `name` and `digest` are equal."""
 
     name: str
-    """As in `--extractor`: `inception-v3-compat`, `classifier`, ..."""
+    """The name in `--extractor`: `inception-v3-compat`, `classifier`, ..."""
     digest: str
     """sha256 of the weights: of the published file if there is one, else of the tensors."""
     published: bool | None
-    """Whether the weights are the published ones; None where nothing is published (classifier)."""
+    """Whether the weights are the published ones; None if none are published (classifier)."""
     layers: Mapping[str, str]
     """Metric (`fid`, `kid`, `prc`, `isc`) -> the layer it is computed from; other metrics cannot be computed."""
     resize: str
-    """How images of other sizes are brought to the network's own size, in a few words for the record."""
+    """How images are resized to the network's input, in a few words for the record."""
     device: torch.device
     compute: Callable[[Tensor, tuple[str, ...]], LayerTensors]
     """(uint8 (N, 3, H, W) on `device`, layers) -> features on `device`; any H and W."""
@@ -52,9 +52,9 @@ class Extractor:
     def __call__(self, images: Tensor, layers: tuple[str, ...]) -> LayerTensors:
         """Compute features of uint8 images (N, 3, H, W) on any device; float32 (N, D) per layer, on the CPU.
 
-        The network runs in fp32 and without autocast whatever surrounds the call, so that scores are reproducible.
+        The network always runs in fp32 without autocast, so that scores are reproducible.
         """
-        # Nor in TF32, the default of cuDNN's convolutions, which keeps three digits.
+        # TF32, the default of cuDNN's convolutions, keeps only three digits.
         plain = torch.backends.cudnn.flags(allow_tf32=False) if self.device.type == "cuda" else nullcontext()
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), plain:
             found = self.compute(images.to(self.device), layers)
@@ -62,7 +62,7 @@ class Extractor:
 
 
 def as_rgb(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 (n, H, W, C) -> (n, H, W, 3): grey repeated, transparency on white as in training."""
+    """Convert uint8 (n, H, W, C) to (n, H, W, 3): grey is repeated, transparency becomes white as in training."""
     channels = images.shape[-1]
     if channels == 1:
         return np.repeat(images, 3, axis=-1)
@@ -74,8 +74,8 @@ def as_rgb(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def three_channels(images: NDArray[np.uint8]) -> Tensor:
-    """uint8 (n, H, W, C) -> (n, 3, H, W), as `as_rgb`."""
-    # Writeable, as torch requires of arrays: a slice of a mapped pack is not.
+    """Convert uint8 (n, H, W, C) to a tensor (n, 3, H, W), as `as_rgb`."""
+    # torch requires writeable arrays, which slices of a mapped pack are not.
     return torch.from_numpy(np.require(as_rgb(images), requirements=["C", "W"])).permute(0, 3, 1, 2)
 
 

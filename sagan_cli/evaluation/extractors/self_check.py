@@ -1,9 +1,9 @@
 """Self-check of an extractor on this machine, before its first score.
 
-Four tests, each of which a lost resize, wrong weights, a network in training mode or broken arithmetic would fail: a
-known image gives the same features as before; images in another order and other batches give the same features; two
-halves of the real images are no further apart than chance explains; and noise is far from them. A passed check is
-remembered per weights, device and library version.
+Four tests detect a missing resize, wrong weights, a network in training mode or broken arithmetic: a known image gives
+the same features as before; images in another order and other batches give the same features; two halves of the real
+images are as close as expected by chance; noise is far from them. A passed check is stored per weights, device and
+library versions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ KNOWN_FEATURES = (
     (0.195167, 0.0607282, 0.0627209, 0.265736, 0.103309, 0.353426, 0.0639056, 0.251886,
      0.166164, 0.249133, 0.125887, 0.150898, 0.582132, 0.0433627, 0.181269, 0.226849),
 )  # fmt: skip
-"""Of the two images of `known_images`; computed by torch-fidelity 0.4.0 on a CPU:
+"""Features of the two images of `known_images`, computed by torch-fidelity 0.4.0 on a CPU:
 
     python tests/support/inception_weights.py --known
 """
@@ -59,7 +59,7 @@ class Finding:
     order: float
     """Largest relative difference of features in another order and other batches."""
     floor: float | None
-    """KID of two halves of the real images over the KID of real images against noise; None with few images."""
+    """KID of two halves of the real images divided by the KID of real images and noise; None with few images."""
 
 
 def self_check(
@@ -68,11 +68,11 @@ def self_check(
     """Check an extractor once per machine; return None if the check was passed before.
 
     Args:
-        real: returns at most so many real images, uint8 (n, 3, H, W); not called if the check was passed before.
-        folder: where passed checks are remembered.
+        real: returns at most the given number of real images, uint8 (n, 3, H, W); called only if the check runs.
+        folder: directory of passed checks.
 
     Raises:
-        SaganError: a test failed, so that scores would be wrong.
+        SaganError: a test failed.
     """
     marker = folder / extractor.passed_check
     if marker.is_file():
@@ -91,7 +91,7 @@ def self_check(
 
 
 def _known(extractor: Extractor, layer: str, folder: Path) -> float:
-    """Compare the known images' features with those of the first time, on whatever device and version that was."""
+    """Compare the features of the known images with the stored ones, also of other devices and versions."""
     features = extractor(known_images(), (layer,))[layer].double()
     if not torch.isfinite(features).all() or float(features.std()) == 0.0:
         raise _failed(extractor, "the features of a known image are all equal or not finite: wrong weights")
@@ -104,7 +104,7 @@ def _known(extractor: Extractor, layer: str, folder: Path) -> float:
 
 
 def _order(extractor: Extractor, layer: str, images: Tensor) -> float:
-    """Check that the features of an image depend on it alone, not on its neighbours, position or batch size."""
+    """Check that the features of an image depend only on the image, not on its batch or position."""
     plain = torch.cat([extractor(part, (layer,))[layer] for part in torch.split(images, 16)]).double()
     order = torch.arange(len(images)).flip(0)
     other = torch.cat([extractor(part, (layer,))[layer] for part in torch.split(images[order], 7)]).double()
@@ -113,7 +113,7 @@ def _order(extractor: Extractor, layer: str, images: Tensor) -> float:
 
 
 def _floor(extractor: Extractor, layer: str, images: Tensor) -> float | None:
-    """Return the KID of two halves of the real images, which is 0 on average, over that of real images and noise."""
+    """Return the KID of two halves of the real images (0 on average) divided by that of real images and noise."""
     count = len(images) // 2
     if 2 * count < FEWEST:
         return None
@@ -129,8 +129,8 @@ def _floor(extractor: Extractor, layer: str, images: Tensor) -> float | None:
     if not distance > max(2 * scatter, abs(floor) / FLOOR):
         raise _failed(
             extractor,
-            f"two halves of the real images are {floor:.2g} +- {scatter:.2g} apart (KID), and noise is no more than "
-            f"{distance:.2g} away: wrong weights, a lost resize, or images that are noise",
+            f"two halves of the real images have a KID of {floor:.2g} +- {scatter:.2g}, and noise only one of "
+            f"{distance:.2g}: wrong weights, a missing resize, or images that are noise",
         )
     return floor / distance
 
@@ -147,7 +147,7 @@ def _agree(extractor: Extractor, found: Tensor, expected: Tensor, wrong: str) ->
 def _failed(extractor: Extractor, reason: str) -> SaganError:
     return SaganError(
         f"self-check of the extractor {extractor.name}: {reason}; its scores would be wrong "
-        f"({VARIABLE}=skip scores without the check, and the record says so)"
+        f"({VARIABLE}=skip scores without the check, which the record notes)"
     )
 
 
@@ -161,9 +161,9 @@ def sample_images(images: ImageSet, limit: int) -> Tensor:
 def known_weight_features(inception: nn.Module) -> Tensor:
     """Return the features at `KNOWN_INDICES` of the two known images with known weights, float32 (2, 16).
 
-    The published weights cannot be shipped, so resizing and arithmetic are checked with weights that follow from
-    integer arithmetic (splitmix64, Steele et al. 2014) and are the same on every machine. A copy of the network gets
-    them; it has the class, the resizing and the device of the original.
+    The published weights are not part of this package. Resizing and arithmetic are therefore checked with weights from
+    integer arithmetic (splitmix64, Steele et al. 2014), which are the same on every machine. They are set in a copy of
+    the network, with its class, resizing and device.
     """
     network: Any = copy.deepcopy(inception)
     first = 0
@@ -171,7 +171,7 @@ def known_weight_features(inception: nn.Module) -> Tensor:
         if tensor.dim() > 1:
             rows = _uniform(first, tensor.numel()).reshape(len(tensor), -1)
             first += tensor.numel()
-            # Filters that sum to zero: otherwise the common part of all images outweighs their differences.
+            # Filters sum to zero: otherwise the common part of all images dominates their differences.
             rows = (rows - rows.mean(axis=1, keepdims=True)) * (3 / np.sqrt(rows.shape[1]))
             tensor.copy_(torch.from_numpy(rows.astype(np.float32).reshape(tensor.shape)))
         else:
@@ -185,7 +185,7 @@ def known_weight_features(inception: nn.Module) -> Tensor:
 
 
 def known_images() -> Tensor:
-    """Return two images, uint8 (2, 3, 40, 56), without random numbers: ramps, and a chequerboard over them."""
+    """Return two fixed images, uint8 (2, 3, 40, 56): ramps, and a chequerboard over them."""
     y, x = np.mgrid[0:40, 0:56]
     ramps = np.stack([x * 4, y * 6, (x + y) * 2])
     board = np.where((x // 5 + y // 7) % 2, ramps[::-1], 255 - ramps)
@@ -199,7 +199,7 @@ def inception_difference(inception: nn.Module) -> float:
 
 
 def _uniform(first: int, count: int) -> NDArray[np.float64]:
-    """splitmix64 of first, first + 1, ... as numbers in [-1, 1)."""
+    """Return splitmix64 of first, first + 1, ... as numbers in [-1, 1)."""
     with np.errstate(over="ignore"):
         z = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

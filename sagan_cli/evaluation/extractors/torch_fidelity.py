@@ -1,7 +1,7 @@
 """torch-fidelity's feature extractors, opened without executing a pickle and without output on stdout.
 
-Networks, resizing and layers are torch-fidelity's own classes, so that features are equal to the bit; `weights.py`
-finds and checks the weights.
+Networks, resizing and layers are torch-fidelity's classes, so that features are equal to the bit. `weights.py` finds
+and checks the weights.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sagan_cli.evaluation.extractors.weights import (
 )
 
 METRICS = ("fid", "kid", "prc")
-"""Metrics of any features. The inception score needs class probabilities, which only Inception has."""
+"""Metrics of any extractor. The inception score needs class probabilities, which only Inception has."""
 
 
 def open_torch_fidelity(
@@ -52,15 +52,15 @@ def open_torch_fidelity(
     progress: Progress,
     notify: Callable[[str], None],
 ) -> Extractor:
-    """Open one of `EXTRACTORS`, frozen, in evaluation mode, on `device`, with its weights found, checked and loaded.
+    """Open one of `EXTRACTORS` on `device`, frozen, in evaluation mode, with verified weights.
 
     Args:
-        weights: `--weights`; a file instead of the published one.
-        environ: SAGAN_FID_WEIGHTS, SAGAN_OFFLINE and HF_HUB_OFFLINE are read.
+        weights: a file instead of the published one (`--weights`).
+        environ: environment with SAGAN_FID_WEIGHTS, SAGAN_OFFLINE and HF_HUB_OFFLINE.
 
     Raises:
         UsageError: no such name or file, or weights for an extractor that takes none.
-        SaganError: the weights cannot be downloaded, or are not this network's.
+        SaganError: the weights cannot be downloaded, or belong to another network.
     """
     if name not in EXTRACTORS:
         known = ", ".join(EXTRACTORS)
@@ -76,7 +76,7 @@ def open_torch_fidelity(
 def _load_state(name: str, weights: Weights, notify: Callable[[str], None]) -> tuple[Any, str]:
     """Load Inception or VGG16 from tensors by name; return the module and its digest."""
     state = load_tensors(weights)
-    # The classes read only files of torch.save: they get one made in memory from the checked tensors, never the file.
+    # The classes read only files of torch.save, so they get one made in memory from the checked tensors.
     ours = io.BytesIO()
     torch.save(state, ours)
     ours.seek(0)
@@ -93,12 +93,12 @@ def _load_state(name: str, weights: Weights, notify: Callable[[str], None]) -> t
 def _load_script(name: str, weights: Weights, notify: Callable[[str], None]) -> tuple[Any, str]:
     """Load CLIP, which is published as a TorchScript archive.
 
-    torch.jit.load runs code from the archive, and there is no other reader; so only the published bytes are accepted.
+    torch.jit.load runs code from the archive, and there is no other reader, so only the published file is accepted.
     """
     if not weights.published:
         raise SaganError(
             f"{FLAG} {weights.path}: sha256 {weights.sha256}, but {name} is {PUBLISHED[name].sha256}; its file "
-            "holds code, so no other is opened"
+            "contains code, so only the published one is opened"
         )
     with opened(weights) as f, warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", FutureWarning)  # users cannot change this
@@ -114,13 +114,13 @@ def _open_dino(
 ) -> Extractor:
     """Open DINOv2 by torch.hub, which downloads code and weights from its authors; no sha256 is published.
 
-    The digest is that of the tensors, so that other weights are another extractor in every record.
+    The digest is that of the tensors, so that records distinguish other weights.
     """
     if weights is not None:
         raise UsageError(f"{FLAG}: {name} is fetched by torch.hub and takes no file; leave it out")
     hub = Path(torch.hub.get_dir())
     needed = (hub / "facebookresearch_dinov2_main", hub / "checkpoints" / f"{DINO[name]}_pretrain.pth")
-    # Even with both, torch.hub requests the name of the main branch from GitHub, and continues without an answer.
+    # Even with both, torch.hub queries GitHub for the main branch, and continues if that fails.
     missing = [str(path) for path in needed if not path.exists()]
     if missing and (set_by := offline(environ)):
         raise SaganError(
@@ -135,7 +135,7 @@ def _open_dino(
         reason = " ".join(str(e).split()) or type(e).__name__
         raise SaganError(
             f"--extractor {name}: torch.hub could not get facebookresearch/dinov2 ({reason}): it needs internet, or "
-            f"{hub} as a machine with internet left it; --extractor classifier needs no download"
+            f"{hub} copied from a machine with internet; --extractor classifier needs no download"
         ) from e
     facts = {"weights_file": str(needed[1]), "code": "torch.hub facebookresearch/dinov2"}
     return _extractor(name, module, tensor_digest(module.state_dict()), None, device, facts)
@@ -146,16 +146,16 @@ def _construct(name: str, notify: Callable[[str], None], **arguments: Any) -> An
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     cls = FEATURE_EXTRACTORS_REGISTRY[name]
-    # fork_rng: the constructors initialise every layer at random before they load the weights
+    # fork_rng: the constructors initialise every layer at random before they load the weights.
     with _redirected(notify), _network_timeout(), _tensors_only(), torch.random.fork_rng(devices=[]):
         return cls(name, list(cls.get_provided_features_list()), **arguments)
 
 
 @contextlib.contextmanager
 def _tensors_only() -> Iterator[None]:
-    """Within it torch.load accepts only tensors and plain containers, even if called with weights_only=False.
+    """Context in which torch.load accepts only tensors and plain containers, even with weights_only=False.
 
-    torch-fidelity's constructors call it so. PyTorch reads these variables at every call.
+    torch-fidelity's constructors use weights_only=False. PyTorch reads these variables at every call.
     """
     force, allow = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
     before = {name: os.environ.pop(name, None) for name in (force, allow)}
@@ -189,7 +189,7 @@ def _extractor(
 
 
 def _compute(module: Any, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
-    """Features of uint8 (N, 3, H, W), float32 (N, D) by layer; the network stops after the last of `layers`."""
+    """Return features of uint8 (N, 3, H, W), float32 (N, D) by layer; the network stops after the last layer."""
     if unknown := set(layers) - set(module.get_provided_features_list()):
         raise ValueError(f"{module.name} has no layers {sorted(unknown)}")
     module.features_list = list(layers)
@@ -197,7 +197,7 @@ def _compute(module: Any, images: Tensor, layers: tuple[str, ...]) -> dict[str, 
 
 
 def _mismatch(message: str) -> str | None:
-    """The first wrong key in an error of Module.load_state_dict; None for other errors."""
+    """Return the first wrong key in an error of Module.load_state_dict; None for other errors."""
     lines = [line.strip() for line in message.splitlines()]
     if not lines or "loading state_dict" not in lines[0] or len(lines) < 2:
         return None
@@ -206,7 +206,7 @@ def _mismatch(message: str) -> str | None:
 
 @contextlib.contextmanager
 def _redirected(notify: Callable[[str], None]) -> Iterator[None]:
-    """Send stdout and stderr of a library to `notify`, line by line afterwards; progress bars are left out."""
+    """Collect stdout and stderr of a library, and pass the lines to `notify` at the end; omit progress bars."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -219,7 +219,7 @@ def _redirected(notify: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _network_timeout() -> Iterator[None]:
-    """Give torch.hub a timeout; without one it would wait for ever behind a firewall that drops packets."""
+    """Give torch.hub a timeout; without one it waits forever behind a firewall that drops packets."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:

@@ -1,7 +1,7 @@
-"""Weights of published extractors: which files they are, where they are found, and how they are downloaded and checked.
+"""Weights of published extractors: their files, where they are searched, and how they are downloaded and checked.
 
 A file counts as published if its sha256 is the one in `PUBLISHED`. No pickle is executed: `.pth` files are read with
-`torch.load(weights_only=True)`, and must hold tensors by name and nothing else.
+`torch.load(weights_only=True)` and must contain only tensors by name.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from urllib.request import Request, urlopen
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.files import sha256_of, write_stream
 
-if TYPE_CHECKING:  # torch is imported where it is used, so that the names of the extractors are available without it
+if TYPE_CHECKING:  # torch is imported in functions, so that the names of the extractors are available without it
     from torch import Tensor
 
 FLAG, VARIABLE = "--weights", "SAGAN_FID_WEIGHTS"
 INCEPTION = "inception-v3-compat"
 TIMEOUT = 20.0
-"""Seconds without any data, or in which fewer than SLOWEST bytes arrive, after which a download is given up.
+"""Seconds without any data, or with fewer than SLOWEST bytes, after which a download is aborted.
 
-`torch.hub.download_url_to_file` has neither limit: a stalled server would block it for ever.
+`torch.hub.download_url_to_file` has neither limit: a stalled server blocks it forever.
 """
 SLOWEST = 1 << 16
 
@@ -46,7 +46,7 @@ class Published:
     url: str
     sha256: str
     files: tuple[str, ...]
-    """Names that programs give it in $TORCH_HOME/hub/checkpoints; a download gets the first."""
+    """Names of the file in $TORCH_HOME/hub/checkpoints; a download gets the first."""
 
 
 def _clip(file: str, sha256: str) -> tuple[str, Published]:
@@ -115,13 +115,14 @@ def find_weights(
 ) -> Weights:
     """Return the file for a published extractor: `given`, else one in torch's cache, else a download.
 
-    For Inception, `given` may also come from $SAGAN_FID_WEIGHTS. A given file need not be the published one; the caller
-    warns if `Weights.published` is False. A file in torch's cache is used only if its sha256 is right; otherwise
+    For Inception, `given` may also come from $SAGAN_FID_WEIGHTS. A given file may have other weights; the caller warns
+    if `Weights.published` is False. A file in torch's cache is used only if it has the published sha256; otherwise
     `notify` names it.
 
     Raises:
         UsageError: the given file does not exist.
-        SaganError: no weights on this machine and none to download; the message lists the alternatives.
+        SaganError: there are no weights on this machine, and the download is forbidden or failed; the message lists the
+            alternatives.
     """
     import torch
 
@@ -155,7 +156,7 @@ def offline(environ: Mapping[str, str]) -> str | None:
 
 @contextmanager
 def opened(weights: Weights) -> Iterator[IO[bytes]]:
-    """Open the file, after checking that it still holds the bytes that were hashed.
+    """Open the file after checking that it has not changed since it was hashed.
 
     Raises:
         SaganError: it changed, or cannot be read.
@@ -172,10 +173,10 @@ def opened(weights: Weights) -> Iterator[IO[bytes]]:
 
 
 def load_tensors(weights: Weights) -> dict[str, Tensor]:
-    """Read a `.safetensors` file, or a `.pth` file that holds a flat dict of tensors, to the CPU.
+    """Read a `.safetensors` file, or a `.pth` file with a flat dict of tensors, to the CPU.
 
     Raises:
-        SaganError: the file holds anything else, or a number that is not finite.
+        SaganError: the file contains anything else, or a number that is not finite.
     """
     import torch
     from safetensors import SafetensorError
@@ -207,7 +208,7 @@ def load_tensors(weights: Weights) -> dict[str, Tensor]:
 
 
 def _plain(value: object) -> bool:
-    """Whether the value is a dense tensor that holds numbers."""
+    """Return whether the value is a dense tensor with numbers."""
     import torch
 
     if not isinstance(value, torch.Tensor):
@@ -231,7 +232,7 @@ def fetch(name: str, sink: IO[bytes], progress: Progress) -> None:
         since, before = time.monotonic(), 0
         while True:
             with _network(name):
-                chunk = response.read1(1 << 18)  # what has arrived, without waiting for more
+                chunk = response.read1(1 << 18)  # the data that has arrived, without waiting for more
             if not chunk:
                 break
             sink.write(chunk)
@@ -245,7 +246,7 @@ def fetch(name: str, sink: IO[bytes], progress: Progress) -> None:
     if done < total:
         raise _failed(name, f"the connection ended after {done} of {total} bytes")
     if digest.hexdigest() != wanted.sha256:
-        raise _failed(name, f"what came is another file, sha256 {digest.hexdigest()}")
+        raise _failed(name, f"the server sent another file, sha256 {digest.hexdigest()}")
 
 
 @contextmanager
@@ -264,7 +265,7 @@ def _failed(name: str, reason: str) -> SaganError:
 
 
 def ways_out(name: str) -> str:
-    """Return the ways to give an extractor its weights without a download, for the end of a message."""
+    """Return the ways to provide weights without a download, for the end of a message."""
     wanted = PUBLISHED[name]
     variable = f" or set {VARIABLE}=FILE" if name == INCEPTION else ""
     return (
@@ -289,5 +290,5 @@ def _unreadable(path: Path, e: OSError) -> SaganError:
 
 
 def _reason(e: BaseException) -> str:
-    """The first sentence of a library's message, or the type of the error if there is none."""
+    """Return the first sentence of a library's message, or the type of the error if there is none."""
     return (str(e).strip() or f"damaged ({type(e).__name__})").splitlines()[0].split(". ")[0][:160]

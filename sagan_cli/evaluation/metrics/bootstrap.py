@@ -1,8 +1,8 @@
 """95 % bootstrap intervals: a metric is linearised once, so that resampling costs no more than that of a mean.
 
-The generated images are resampled and the real ones held fixed, so an interval shows how far another sample of as many
-images from the same generator would move the score; recall alone resamples the real images. The interval is centred on
-the estimate and does not remove its bias: the Frechet distance of few images stays too high.
+The generated images are resampled with the real images fixed, so that an interval shows how much another sample of the
+same size from the same generator would change the score. Only recall resamples the real images. The interval is centred
+on the estimate and does not remove its bias: the Frechet distance of few images stays too high.
 
 The influence of image i on a score T is the derivative of T((1 - e) P + e delta_i) at e = 0, where P is the empirical
 distribution of the images (Hampel 1974). T of a resample is then T + mean of the resampled influences + O(1/N) (the
@@ -27,7 +27,7 @@ CHUNK = 2048
 
 Floats: TypeAlias = NDArray[np.float64]
 FeatureArray: TypeAlias = NDArray[np.float32]
-"""float32 (N, D), one image a row, in memory or mapped from a file."""
+"""float32 (N, D), one row per image, in memory or mapped from a file."""
 
 
 def bootstrap_mean(
@@ -74,10 +74,10 @@ def share_interval(
 
 
 def take_rows(rows: FeatureArray, indices: NDArray[np.integer]) -> FeatureArray:
-    """Return a copy of the rows at `indices`; pages of a mapped file that were read do not stay in memory."""
+    """Return a copy of the rows at `indices`, and release the pages of a mapped file."""
     found: FeatureArray = np.asarray(rows)[indices]
     base: object = rows.base
-    # A released page is read again from the file, so changes to a writable map would be lost.
+    # Releasing pages of a writable map would lose changes.
     if isinstance(base, mmap.mmap) and not rows.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
     return found

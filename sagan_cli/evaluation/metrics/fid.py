@@ -127,9 +127,9 @@ def frechet_influence(
 
         influence(x) = 2 (m - mu2).(x - m) + (x - m)^T (I - A) (x - m) - mean of the same over all x.
 
-    Singular covariances are allowed: reweighting the images cannot leave the space that they span, and there the
-    distance is smooth. If there are few images for the number of features and the two sets are much alike, it is also
-    strongly curved: then the interval is two to three times too wide, and a bootstrap of the distance wider still.
+    Singular covariances are allowed: reweighted images stay in the space that the images span, where the distance is
+    smooth. With few images for the number of features and two similar sets, it is also strongly curved: the interval is
+    then two to three times too wide, and a bootstrap of the distance itself is even wider.
 
     The cost is one symmetric eigendecomposition of size min(N, D).
 

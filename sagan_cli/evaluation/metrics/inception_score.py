@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sagan_cli.evaluation.metrics.bootstrap import FeatureArray, Floats
 
 SEED = 2020
-"""torch-fidelity's seed of the order of the images."""
+"""torch-fidelity's seed for the order of the images."""
 AT_ONCE = 64 << 20
 """Bytes of float64 probabilities up to which torch-fidelity's function computes a whole split."""
 
@@ -39,8 +39,8 @@ METRIC = Metric(
 def isc(logits: FeatureArray, *, seed: int = SEED, splits: int = 10) -> Score:
     """Return exp of the mean KL(p(y|x) || p(y)), averaged over splits; between 1 and the number of classes.
 
-    Small splits go through torch-fidelity's function and give its number to the bit; larger ones are summed in chunks
-    and agree up to rounding. The interval is computed for the logarithm.
+    Small splits use torch-fidelity's function and equal its value to the bit; larger ones are summed in chunks and are
+    equal up to rounding. The interval is computed for the logarithm.
 
     Args:
         logits: (N, C), in the order of the images; shuffled here.
@@ -64,7 +64,7 @@ def isc(logits: FeatureArray, *, seed: int = SEED, splits: int = 10) -> Score:
     values, parts = [], []
     for i in range(splits):
         chosen = order[i * count // splits : (i + 1) * count // splits]
-        in_order = np.sort(chosen)  # neighbours in a mapped file
+        in_order = np.sort(chosen)  # so that a mapped file is read in order
         level, influence = isc_influence(logits, in_order)
         if 8 * len(chosen) * classes <= AT_ONCE:
             chunk = torch.from_numpy(take_rows(logits, chosen))
@@ -86,9 +86,8 @@ def isc(logits: FeatureArray, *, seed: int = SEED, splits: int = 10) -> Score:
 def isc_influence(logits: FeatureArray, indices: NDArray[np.int64]) -> tuple[float, Floats]:
     """Return the logarithm L of the inception score of the images at `indices`, and the influence of each on L.
 
-    L = mean_i KL_i, KL_i = sum_c p_ic (log p_ic - log q_c), q = mean_i p_i. Moving weight to image i moves L by
-    KL_i - L directly, and through q by -sum_c (q_c / q_c) (p_ic - q_c) = 0, since both sum to one. So the influence is
-    KL_i - L.
+    L = mean_i KL_i, KL_i = sum_c p_ic (log p_ic - log q_c), q = mean_i p_i. The weight of image i changes L directly by
+    KL_i - L, and through q by -sum_c (q_c / q_c) (p_ic - q_c) = 0, because both sum to one. The influence is KL_i - L.
 
     Args:
         logits: (N, C); may be mapped from a file, and is read in chunks.

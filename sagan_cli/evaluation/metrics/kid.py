@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sagan_cli.evaluation.metrics.bootstrap import FeatureArray, Floats
 
 SEED = 2020
-"""torch-fidelity's seed of the random subsets."""
+"""torch-fidelity's seed for the random subsets."""
 KERNEL_ROWS = 5000
 """Largest number of images of each set that the influence is computed from."""
 
@@ -41,8 +41,8 @@ def kid(
 ) -> Score:
     """Return the unbiased squared MMD, averaged over random subsets.
 
-    The value is unbounded below: that of a perfect generator is 0 on average. The interval combines two sources of
-    variance: the generated images, by a bootstrap of the influence, and the choice of the subsets, std^2 / subsets.
+    The value can be negative: that of a perfect generator is 0 on average. The interval combines two sources of
+    variance: the generated images (a bootstrap of the influence) and the choice of the subsets (std^2 / subsets).
 
     Args:
         fake, real: features (N, D) and (M, D).
@@ -81,7 +81,7 @@ def kid_influence(fake: FeatureArray, real: FeatureArray, *, most: int = KERNEL_
 
     Args:
         fake, real: features (N, D), N >= 2, and (M, D), M >= 1.
-        most: images of each set that are used; of larger sets, a seeded random choice.
+        most: images of each set that are used; larger sets are subsampled with `seed`.
 
     Returns:
         (min(N, most),), with mean 0, scaled by sqrt(most / N) for larger sets, so that `bootstrap_mean` gives the

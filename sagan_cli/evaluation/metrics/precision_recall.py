@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from sagan_cli.evaluation.metrics.bootstrap import FeatureArray
 
 ALL_PAIRS = 10_000
-"""Images of a set up to which all distances are held at once, in 1.6 GB at most."""
+"""Images of a set up to which all distances are in memory at once, at most 1.6 GB."""
 BLOCK = 64 << 20
-"""Bytes of float32 distances at a time for larger sets; torch-fidelity needs up to six times that to sort them."""
+"""Bytes of float32 distances per block for larger sets; torch-fidelity needs up to six times as much to sort them."""
 
 
 def compute(inputs: MetricInputs) -> Iterator[Score]:
@@ -24,7 +24,8 @@ def compute(inputs: MetricInputs) -> Iterator[Score]:
 
 
 METRIC = Metric(
-    about="share of generated images inside the real manifold, and the reverse (Kynkaanniemi et al. 2019)",
+    about="share of generated images inside the real manifold, and of real ones inside the generated manifold "
+    "(Kynkaanniemi et al. 2019)",
     better={"precision": "higher", "recall": "higher"},
     compute=compute,
     layer="prc",
@@ -37,11 +38,11 @@ def precision_recall(fake: FeatureArray, real: FeatureArray, *, neighbours: int 
 
     The radius of an image's ball is the distance to its k-th neighbour in its own set.
 
-    Both intervals hold the balls fixed. That of precision resamples the generated images, as those of other metrics
-    do. That of recall resamples the real images, because the balls belong to the generated ones: copies in a resample
-    would have distance 0, which shrinks the balls and lowers every resample (the bootstrap fails for nearest
-    neighbours: Abadie and Imbens 2008). So recall's interval does not show how far another sample of generated images
-    would move it; with a few hundred images, that is two to three times as far.
+    Both intervals keep the balls fixed. The interval of precision resamples the generated images, as for other metrics.
+    The interval of recall resamples the real images, because its balls belong to the generated ones: copies in a
+    resample would have distance 0, which shrinks the balls and lowers every resample (the bootstrap fails for nearest
+    neighbours: Abadie and Imbens 2008). Recall's interval therefore does not show the effect of another sample of
+    generated images, which is two to three times as large with a few hundred images.
 
     Args:
         fake, real: features (N, D) and (M, D).
@@ -57,9 +58,9 @@ def precision_recall(fake: FeatureArray, real: FeatureArray, *, neighbours: int 
     from sagan_cli.evaluation.metrics.bootstrap import require_images, share_interval
 
     require_images(fake, real, 2, "precision and recall")
-    for side in (fake, real):  # a distance that is NaN would count as too far
+    for side in (fake, real):  # NaN distances would count as outside
         if not _squares_fit(side):
-            raise SaganError("precision and recall are no finite numbers: the features are degenerate or too large")
+            raise SaganError("precision or recall is not a finite number: the features are degenerate or too large")
     k = min(neighbours, len(fake) - 1, len(real) - 1)
     most = max(len(fake), len(real))
     blocks = {"save_cpu_ram": True, "prc_batch_size": max(1, BLOCK // (4 * most))} if most > ALL_PAIRS else {}
@@ -76,7 +77,7 @@ def precision_recall(fake: FeatureArray, real: FeatureArray, *, neighbours: int 
 
 
 def _squares_fit(rows: FeatureArray) -> bool:
-    """Return whether float32 holds the squared distances of these rows."""
+    """Return whether the squared distances of these rows are finite in float32."""
     import numpy as np
 
     limit = math.sqrt(float(np.finfo(np.float32).max) / 8 / rows.shape[1])

@@ -1,4 +1,4 @@
-"""The structure score: the share of images that the dataset's own function `structure` finds built right."""
+"""The structure score: the share of images for which the dataset's own function `structure` returns True."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def compute(inputs: MetricInputs) -> Iterator[Score]:
 
 
 METRIC = Metric(
-    about="share of images that are built right, for datasets that can tell: on quadrupeds, exactly four legs",
+    about="share of images with the correct structure, for datasets that define it: four legs on quadrupeds",
     better={STRUCTURE: "higher"},
     compute=compute,
     layer=None,
