@@ -16,6 +16,7 @@ from sagan_cli.ablation.plan import print_plan
 from sagan_cli.ablation.report import NO_BASELINE, table, write_report
 from sagan_cli.ablation.variants import parse_variants, require_maps
 from sagan_cli.api import preset_for, with_absolute_path
+from sagan_cli.commands.options import Json, Quiet
 from sagan_cli.commands.train import PRESET_HELP, SYSTEM_HELP, interruptible, stop_signals
 from sagan_cli.config.resolve import Resolved, resolve
 from sagan_cli.config.schema import SETTINGS, effective
@@ -76,8 +77,8 @@ def ablate(
         ),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print runs, parameters and time; train nothing.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Find out whether attention improves a model.
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from sagan_cli import console
+from sagan_cli.commands.options import Json, Quiet
 from sagan_cli.errors import SaganError, UsageError, closest
 from sagan_cli.evaluation import records
 from sagan_cli.evaluation.options import metric_of, value_names
@@ -67,8 +68,8 @@ def compare(
     all_: Annotated[
         bool, typer.Option("--all", help="Rank all scores that are comparable with the first target's newest one.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Rank scores; stop if they were measured differently.
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sagan_cli import console
+from sagan_cli.commands.options import Device, Json, Quiet, Raw
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation.evaluate import evaluate
 from sagan_cli.evaluation.options import DEFAULT, help_text, metric_of
@@ -68,9 +69,9 @@ def eval_fid(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="First seed: image i has seed SEED + i.")] = 0,
     truncation: Annotated[float | None, typer.Option(metavar="T", help="Limit latents to [-T, T].")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Use the trained weights, not their moving average.")] = False,
+    raw: Raw = False,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="SAGAN_DEVICE")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="Precision of the generator: fp32, bf16 or auto.")] = "fp32",
     knob: Annotated[
         list[str] | None,
@@ -82,8 +83,8 @@ def eval_fid(
     lowest: Annotated[
         float | None, typer.Option("--min", metavar="X", help="Exit code 1 if the first metric is below X.")
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score a model or images: FID, KID, IS.
 

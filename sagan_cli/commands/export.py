@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console
+from sagan_cli.commands.options import Force, Json, Quiet, Raw
 from sagan_cli.errors import PluginError, SaganError, UsageError
 from sagan_cli.export.formats import CARD, card_beside, exporter, format_of, refuse_existing
 from sagan_cli.generators import find_model
@@ -52,7 +53,7 @@ def export(
             help="File, folder for hf and web, or - for stdout; default model.<KIND> here.",
         ),
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="The trained weights instead of their moving average.")] = False,
+    raw: Raw = False,
     attention: Annotated[
         bool, typer.Option("--attention", help=f"{_takers('attention')}: attention maps as further outputs.")
     ] = False,
@@ -63,9 +64,9 @@ def export(
     runtime: Annotated[
         Path | None, typer.Option(metavar="DIR", help=f"{_takers('runtime')}: folder of npm's onnxruntime-web package.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace files that exist.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+    force: Force = False,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Export a generator to a file, a folder or a web page.
 

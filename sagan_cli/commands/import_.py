@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sagan_cli import console
+from sagan_cli.commands.options import Json, Quiet
 from sagan_cli.importing.formats import AUTO, FORMATS, convert, require_format
 
 
@@ -25,8 +26,8 @@ def import_(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run directory; default runs/NNN-<format>-<arch><size>.")
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Import a generator trained with another project.
 

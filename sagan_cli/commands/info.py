@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console
+from sagan_cli.commands.options import Json, Quiet
 from sagan_cli.config.resolve import flatten
 from sagan_cli.config.systems import SYSTEMS, departures, named_in
 from sagan_cli.console import table
@@ -49,8 +50,8 @@ def info(
             "--spectra", help="Show the largest singular value of each weight and the estimate of spectral norm."
         ),
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Describe a run; list the published systems.
 

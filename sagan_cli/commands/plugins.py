@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sagan_cli import console
+from sagan_cli.commands.options import Json
 from sagan_cli.commands.startup import real_command
 from sagan_cli.console import table
 from sagan_cli.contracts import API_VERSION
@@ -20,7 +21,7 @@ HEADINGS = ("KIND", "NAME", "PACKAGE", "VERSION", "BUILT-IN")
 
 def plugins(
     check: Annotated[bool, typer.Option("--check", help="Import and check each one; exit code 1 on errors.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """List datasets, architectures and all other extensions.
 

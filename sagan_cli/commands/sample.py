@@ -11,6 +11,7 @@ import typer
 
 from sagan_cli import console
 from sagan_cli.commands import startup
+from sagan_cli.commands.options import Device, Force, Json, Quiet, Raw
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.files import write_atomic, write_stream
 from sagan_cli.generators import find_model, open_found
@@ -71,12 +72,12 @@ def sample(
     ] = None,
     columns: Annotated[int | None, typer.Option(min=1, help="Columns of the grid.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size; does not change the images.")] = 64,
-    raw: Annotated[bool, typer.Option("--raw", help="Use the trained weights, not their moving average.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="SAGAN_DEVICE")] = "auto",
+    raw: Raw = False,
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or auto.")] = "fp32",
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")] = False,
+    force: Force = False,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Draw images from a trained generator.
 

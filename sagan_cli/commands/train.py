@@ -14,6 +14,7 @@ import typer
 
 from sagan_cli import console, runs
 from sagan_cli.api import check_batch, preset_for, run_training, with_absolute_path
+from sagan_cli.commands.options import Json, Quiet
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import flatten, resolve, to_toml
 from sagan_cli.config.schedule import Schedule
@@ -123,8 +124,8 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, memory and plan; write nothing.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
     **settings: Any,
 ) -> None:
     """Train a self-attention GAN on a folder of images.

@@ -11,6 +11,7 @@ import typer
 from sagan_cli import console
 from sagan_cli.attention import targets
 from sagan_cli.attention.output import ANIMATIONS, KINDS, NUMBERS, encode, kind_of
+from sagan_cli.commands.options import Device, Force, Quiet, Raw
 from sagan_cli.commands.sample import LAST_SEED, label_of, parse_seeds, refuse_existing, requests_of
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.files import write_atomic
@@ -79,11 +80,11 @@ def visualize_attn(
     format_: Annotated[
         str | None, typer.Option("--format", metavar="KIND", help="Kind of output if --out has no ending.")
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Use G's trained weights instead of their EMA.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="SAGAN_DEVICE")] = "auto",
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
+    raw: Raw = False,
+    device: Device = "auto",
+    force: Force = False,
     json_: Annotated[bool, typer.Option("--json", help="Print a summary of every layer as one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show attention maps as a figure, page or numbers.
 
