@@ -1,4 +1,4 @@
-"""The batch of every update, as a pure function of (seed, update): there is no loader, so no loader state to save."""
+"""The batch of every discriminator update, as a function of (seed, update), so that there is no loader state."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sagan_cli.ops.transfer import to_device
 
 
 class Batches:
-    """Reads a pack by shuffled passes: each image once per pass, a new order for each pass, no remainder dropped.
+    """Batches of a pack in shuffled passes: each image once per pass, in a new order for each pass.
 
-    The whole pack moves to the accelerator when it takes at most half of the free memory there; otherwise, and on CPU,
-    batches are gathered from the memory-mapped file.
+    The pack is copied to the accelerator if it takes at most half of the free memory there; otherwise, and on a CPU,
+    batches are read from the memory-mapped file.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class Batches:
         self._pass: tuple[int, np.ndarray] | None = None
 
     def indices(self, update: int) -> np.ndarray:
-        """Positions in the pack of the global batch of one discriminator update: int64 (batch,)."""
-        places = np.arange(update * self.batch, (update + 1) * self.batch)
-        passes, offsets = places // self.count, places % self.count
+        """Return the indices of the global batch of one discriminator update: int64 (batch,)."""
+        positions = np.arange(update * self.batch, (update + 1) * self.batch)
+        passes, offsets = positions // self.count, positions % self.count
         return np.concatenate([self._order(int(p))[offsets[passes == p]] for p in np.unique(passes)])
 
     def at(self, update: int) -> tuple[Tensor, Tensor | None]:
-        """This process's slice: images (n, C, H, W) float in [-1, 1], channels_last, and labels (n,) or None."""
+        """Return this process's images (n, C, H, W) in [-1, 1], channels last, and labels (n,) or None."""
         chosen = self.indices(update)[self.share]
         if self.resident is not None:
             raw = self.resident[to_device(torch.from_numpy(chosen), self.device)]

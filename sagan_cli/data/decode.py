@@ -1,4 +1,4 @@
-"""One image file to pixels: whatever mode, depth or rotation it was saved with, uint8 comes out or BadImage."""
+"""Decode an image file of any mode, depth and rotation to uint8, and fit images to a size."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SUFFIXES = frozenset({
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
     ".tga", ".jp2", ".avif",
 })  # fmt: skip
-"""What counts as an image in a folder or archive, in lower case; other files are ignored."""
+"""Endings of image files, in lower case; other files in a folder or archive are ignored."""
 
 MAX_PIXELS = 89_478_485
-"""Larger images are refused by their header, before a decoder allocates for them (Pillow's own warning line)."""
+"""Larger images are refused before they are decoded; Pillow's own limit."""
 
-# Pillow would try every format it knows whatever the file is called, and some of those start other programs
-# (EPS runs Ghostscript). Only these are ever opened.
+# Pillow ignores the file name and tries all formats, some of which start programs (EPS runs Ghostscript). Only these
+# formats are opened.
 _PLUGINS = ("Png", "Jpeg", "Mpo", "WebP", "Bmp", "Gif", "Tiff", "Ppm", "Tga", "Jpeg2K", "Avif")
-_WANTED = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
+_ALLOWED = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -46,21 +46,21 @@ def _formats() -> tuple[str, ...]:
     for name in _PLUGINS:
         try:
             importlib.import_module(f"PIL.{name}ImagePlugin")
-        except ImportError:  # an older Pillow without this format: its files are then "not an image"
+        except ImportError:  # an older Pillow without this format
             continue
-    return tuple(name for name in _WANTED if name in Image.OPEN)
+    return tuple(name for name in _ALLOWED if name in Image.OPEN)
 
 
 _FORMATS = _formats()
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file of this name is taken for an image; letter case does not matter."""
+def is_image_name(name: str) -> bool:
+    """Return whether a file name has the ending of an image file, in any letter case."""
     return name[name.rfind(".") :].lower() in SUFFIXES
 
 
 def decode(source: Path | IO[bytes]) -> Pixels:
-    """`decode_image` as an array: uint8 (H, W) for gray, (H, W, 3) for colour, (H, W, 4) where there is transparency.
+    """Decode to an array: uint8 (H, W) for gray, (H, W, 3) for colour, (H, W, 4) with transparency.
 
     Raises:
         BadImage: as `decode_image`.
@@ -69,17 +69,17 @@ def decode(source: Path | IO[bytes]) -> Pixels:
 
 
 def decode_image(source: Path | IO[bytes]) -> Image.Image:
-    """The first frame, upright, in mode L, RGB, or RGBA where there is transparency.
+    """Decode the first frame, upright, in mode L or RGB, or RGBA with transparency.
 
-    16 bits are divided by 257, never clipped. Palettes are expanded, CMYK and its relatives converted to RGB. An
+    16 bits are divided by 257, not clipped. Palettes are expanded; CMYK and similar modes are converted to RGB. An
     embedded colour profile is not applied.
 
     Raises:
-        BadImage: with the reason in a few words: empty, truncated, not an image, too large.
+        BadImage: empty, truncated, not an image, or too large.
     """
     try:
         with warnings.catch_warnings():
-            # Remarks about odd metadata concern nobody here; an image of bomb size is refused.
+            # Warnings about metadata are ignored; images above the size limit are refused.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=_FORMATS) as image:
@@ -90,23 +90,22 @@ def decode_image(source: Path | IO[bytes]) -> Image.Image:
     except BadImage:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e:
-        raise BadImage("too large: more pixels than any image to train on has") from e
+        raise BadImage("too large: more pixels than the limit") from e
     except UnidentifiedImageError as e:
         raise BadImage("empty file" if _is_empty(source) else "not an image that can be read") from e
     except MemoryError as e:
         raise BadImage("needs more memory than there is") from e
-    # Decoders answer damaged files with almost any exception (struct.error, KeyError, OverflowError, ...); whichever
-    # it is, the fact is the same and is counted and listed by the caller.
+    # Decoders raise almost any exception for damaged files (struct.error, KeyError, OverflowError, ...).
     except Exception as e:
         raise BadImage(_reason(e)) from e
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Undo the camera's rotation. Pillow's own exif_transpose also rewrites the tags, and fails on odd ones."""
+    """Apply the rotation of the EXIF tags; Pillow's exif_transpose fails on unusual tags."""
     try:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
-        turn = None  # tags that cannot be read say nothing of rotation: the image is taken as it lies
+        turn = None  # unreadable tags: no rotation
     return image if turn is None else image.transpose(turn)
 
 
@@ -120,14 +119,14 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bits(values: NDArray[Any]) -> Pixels:
-    """0..65535 -> 0..255, rounded: 65535 is 255 x 257."""
+    """Convert 0..65535 to 0..255, rounded: 65535 is 255 x 257."""
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _from_32_bits(values: NDArray[Any]) -> Pixels:
-    """Integers are 16-bit images in a wide box; floats say by their largest value what their white is."""
+    """Convert 32-bit integers, which hold 16-bit values, and floats, whose largest value tells their white level."""
     if not np.isfinite(values).all():
-        raise BadImage("holds values that are not numbers")
+        raise BadImage("has values that are not finite")
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
         raise BadImage(f"values from {low:g} to {high:g}: neither 8 nor 16 bits")
@@ -144,7 +143,7 @@ def _is_empty(source: Path | IO[bytes]) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """One line, without Pillow's object addresses and without a second path: the caller names the file."""
+    """Return the reason in one line, without a path; the caller names the file."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     text = " ".join(str(error).split()) or type(error).__name__
@@ -154,16 +153,16 @@ def _reason(error: Exception) -> str:
 FITS = ("crop", "pad", "stretch")
 
 BORDER = 8
-"""An image that lacks at most this many pixels on each side is framed, not enlarged: 28 -> 32 by a border of 2."""
+"""An image that is smaller by at most this many pixels on each side gets a border and is not enlarged."""
 
 
 def needs_border(height: int, width: int, to_height: int, to_width: int) -> bool:
-    """Whether an image is so little smaller than the target that "pad" frames it unscaled."""
+    """Return whether "pad" adds a border to an image instead of scaling it."""
     return 0 <= to_height - height <= 2 * BORDER and 0 <= to_width - width <= 2 * BORDER
 
 
 def is_gray(picture: Pixels | Image.Image) -> bool:
-    """Whether no pixel has a colour: one channel, or equal red, green and blue."""
+    """Return whether an image has one channel, or equal red, green and blue."""
     if isinstance(picture, Image.Image):
         picture = np.asarray(picture)
     if picture.ndim == 2 or picture.shape[2] == 1:
@@ -173,21 +172,21 @@ def is_gray(picture: Pixels | Image.Image) -> bool:
 
 
 def fit(picture: Pixels | Image.Image, height: int, width: int, channels: int, how: str) -> Pixels:
-    """uint8 (h, w) or (h, w, 1|3|4), or an image of mode L, RGB or RGBA -> uint8 (height, width, channels).
+    """Fit uint8 (h, w) or (h, w, 1|3|4), or an image of mode L, RGB or RGBA, to uint8 (height, width, channels).
 
-    Transparency is kept with 4 channels and otherwise laid on white. `how`:
+    Transparency is kept with 4 channels and otherwise blended with white. `how` is one of:
 
-        crop     the largest centred part of the target's aspect, resized
-        pad      the whole image, scaled into the target and centred on black (transparent with 4 channels); one that
-                 lacks at most `BORDER` pixels a side is not scaled
-        stretch  the whole image, its aspect given up
+        crop     the largest centred part with the target's aspect ratio, resized
+        pad      the whole image, scaled into the target and centred on black (transparent with 4 channels); not scaled
+                 if it is smaller by at most `BORDER` pixels on each side
+        stretch  the whole image, without keeping its aspect ratio
 
-    Resizing is Lanczos with the filter widened when shrinking, so nothing aliases.
+    Resizing is Lanczos with antialiasing.
     """
     if not isinstance(picture, Image.Image):
         h, w = picture.shape[:2]
         if how == "pad" and channels == 1 and picture.ndim == 2 and needs_border(h, w, height, width):
-            return _framed(picture[..., None], height, width)  # the MNIST family: 60,000 detours through Pillow saved
+            return _framed(picture[..., None], height, width)  # the MNIST family, without Pillow
         picture = Image.fromarray(picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
     image = _in_channels(picture, channels)
     if how == "crop":
@@ -210,7 +209,7 @@ def _in_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _centre(width: int, height: int, to_width: int, to_height: int) -> tuple[float, float, float, float]:
-    """The largest centred box of the target's aspect: left, top, right, bottom in pixels, fractions allowed."""
+    """Return the largest centred box with the target's aspect ratio: left, top, right, bottom in pixels, exact."""
     if width * to_height > height * to_width:
         across = height * to_width / to_height
         return (width - across) / 2, 0, (width + across) / 2, height
@@ -219,7 +218,7 @@ def _centre(width: int, height: int, to_width: int, to_height: int) -> tuple[flo
 
 
 def _resized(image: Image.Image, width: int, height: int, box: tuple[float, float, float, float]) -> Image.Image:
-    # Pillow multiplies colours by alpha around the filter, so transparent pixels do not bleed into their neighbours.
+    # Pillow premultiplies alpha, so transparent pixels do not affect their neighbours.
     return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 

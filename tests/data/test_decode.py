@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from support import image_files as make
 
-from sagan_cli.data.decode import MAX_PIXELS, decode, is_picture
+from sagan_cli.data.decode import MAX_PIXELS, decode, is_image_name
 from sagan_cli.errors import BadImage
 
 
@@ -124,7 +124,7 @@ def test_floats_are_scaled_by_the_range_they_use(white: float) -> None:
     [
         (np.array([[-1, 5]], np.int32), "neither 8 nor 16 bits"),
         (np.array([[0, 70000]], np.int32), "neither 8 nor 16 bits"),
-        (np.array([[0, np.nan]], np.float32), "not numbers"),
+        (np.array([[0, np.nan]], np.float32), "not finite"),
     ],
 )
 def test_values_of_unknown_range_are_refused(values: np.ndarray, says: str) -> None:
@@ -252,5 +252,5 @@ def test_random_damage_gives_pixels_or_bad_image_and_nothing_else(kind: str) -> 
 
 
 def test_names_of_pictures() -> None:
-    assert all(map(is_picture, ("a.png", "B.JPG", "c.Jpeg", "d.webp", "e.TIFF", "f.pgm")))
-    assert not any(map(is_picture, ("a.txt", "png", "a.eps", "a.svg", "a.png.part", "")))
+    assert all(map(is_image_name, ("a.png", "B.JPG", "c.Jpeg", "d.webp", "e.TIFF", "f.pgm")))
+    assert not any(map(is_image_name, ("a.txt", "png", "a.eps", "a.svg", "a.png.part", "")))

@@ -1,4 +1,4 @@
-"""Reads every image of a dataset once, in order and in parallel, into the files of a pack."""
+"""Read every image of a dataset once, in order and in parallel, into the files of a pack."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from sagan_cli.data.sources.opening import hints_of
 from sagan_cli.errors import BadImage, DataError, PluginError, SaganError
 
 IN_PROCESS_BELOW = 512
-"""Images below which starting worker processes (a third of a second) costs more than it saves."""
+"""With fewer images, starting worker processes (a third of a second) costs more than it saves."""
 
 _CHUNK_PICTURES = 64
 _CHUNK_BYTES = 8 << 20
 _SAMPLED = 16
-"""Images looked at first to guess whether a dataset is gray."""
+"""Number of images read first to guess whether a dataset is gray."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What was written: the images' shape (N, H, W, C), the pack's digest, and what is missing."""
+    """The result: shape (N, H, W, C), digest and skipped images."""
 
     shape: tuple[int, int, int, int]
     digest: str
@@ -62,12 +62,11 @@ def build(
 ) -> Built:
     """Write `images.npy` uint8 (N, height, width, C) and `labels.npy` int64 (N,) into `folder`.
 
-    N counts the images that can be read, in the dataset's order. `channels` None means 1 if no image has a colour,
-    else 3. Memory stays at a few chunks of images, whatever N is. `progress` is told (images done, all); whatever
-    it raises stops the work and its processes.
+    N is the number of readable images, in the dataset's order. `channels` None is 1 if all images are gray, else 3.
+    Memory does not depend on N. `progress` receives (images done, all); an exception from it stops the work.
 
     Raises:
-        DataError: the dataset answered against its contract, or changed underneath.
+        DataError: the dataset returned an invalid image, or changed.
         SaganError: a worker process was killed.
         PluginError: the dataset cannot be sent to worker processes.
     """
@@ -80,12 +79,12 @@ def build(
 
 
 def guess_channels(dataset: Dataset) -> int:
-    """1 if none of a few images spread over the dataset has a colour, else 3."""
+    """Return 1 if a few images spread over the dataset are gray, else 3."""
     for index in np.linspace(0, len(dataset) - 1, min(len(dataset), _SAMPLED)).astype(int):
         try:
             picture, _ = dataset.read(int(index))
         except BadImage:
-            continue  # counted and listed when its turn comes
+            continue  # counted later
         if not is_gray(picture):
             return 3
     return 1
@@ -120,7 +119,7 @@ def _chunks(dataset: Dataset, shape: PackedShape, workers: int) -> Iterator[Chun
     total = len(dataset)
     size = max(1, min(_CHUNK_PICTURES, _CHUNK_BYTES // (shape.height * shape.width * shape.channels)))
     ranges = [(first, min(first + size, total)) for first in range(0, total, size)]
-    # A daemonic process may have no children; below some size they are not worth starting.
+    # A daemonic process cannot have children.
     alone = workers <= 1 or total < IN_PROCESS_BELOW or hints_of(dataset).in_process
     if alone or multiprocessing.current_process().daemon:
         for first, last in ranges:
@@ -131,19 +130,19 @@ def _chunks(dataset: Dataset, shape: PackedShape, workers: int) -> Iterator[Chun
 
 @dataclass(frozen=True)
 class PackedShape:
-    """What every image is made into."""
+    """The form of the packed images."""
 
     height: int
     width: int
     channels: int
     fit: str
     gray_only: bool = False
-    """Stop at the first image with a colour: `channels` 1 was a guess."""
+    """Stop at the first image with colour, because `channels` 1 was a guess."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """One image that cannot be read."""
+    """An unreadable image."""
 
     index: int
     reason: str
@@ -151,13 +150,13 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive images, those that can be read closed up."""
+    """Consecutive images without unreadable ones."""
 
     images: Pixels
     labels: list[int]
     skipped: list[Skipped]
     seen: int
-    """Images looked at, the skipped ones included."""
+    """Number of images, including skipped ones."""
 
 
 class ColourFound(Exception):
@@ -165,17 +164,17 @@ class ColourFound(Exception):
 
 
 def read_stretch(dataset: Dataset, shape: PackedShape, first: int, last: int, stopped: Callable[[], bool]) -> Chunk:
-    """Images first..last-1, or fewer when `stopped` turns true meanwhile.
+    """Read images first..last-1, or fewer if `stopped` becomes true.
 
     Raises:
         ColourFound: `shape.gray_only` was a wrong guess.
-        DataError: an answer against the contract, or a dataset that cannot be read any further.
-        PluginError: a dataset that is not one of files raised anything else.
+        DataError: an invalid image, or the dataset cannot be read.
+        PluginError: a plugin's dataset failed.
     """
     images = np.empty((last - first, shape.height, shape.width, shape.channels), np.uint8)
     labels: list[int] = []
     skipped: list[Skipped] = []
-    # Our own sets of files offer the decoded image itself, which saves half of a small JPEG's time.
+    # `image` saves a copy, which is half of the time of a small JPEG.
     read: Callable[[int], tuple[Any, int]] = getattr(dataset, "image", dataset.read)
     for index in range(first, last):
         if stopped():
@@ -189,7 +188,7 @@ def read_stretch(dataset: Dataset, shape: PackedShape, first: int, last: int, st
             raise DataError(f"the dataset cannot be read at {name_of(dataset, index)}: {e.strerror or e}") from e
         except Exception as e:
             if isinstance(dataset, FileBacked) or isinstance(e, SaganError):
-                raise  # our own code: said already, or a bug that should keep its traceback
+                raise  # reported already, or a bug whose traceback is kept
             raise PluginError(f"the dataset failed at {name_of(dataset, index)}: {type(e).__name__}: {e}") from e
         _check_answer(dataset, index, picture, label)
         if shape.gray_only and not is_gray(picture):
@@ -200,7 +199,7 @@ def read_stretch(dataset: Dataset, shape: PackedShape, first: int, last: int, st
 
 
 def name_of(dataset: Dataset, index: int) -> str:
-    """What to call image `index` in a message: its file where the dataset knows one."""
+    """Return the name of image `index` in messages."""
     named: Callable[[int], str] | None = getattr(dataset, "name_of", None)
     return named(index) if named else f"image {index}"
 
@@ -224,7 +223,7 @@ def _check_answer(dataset: Dataset, index: int, picture: Any, label: int) -> Non
 
 
 class NpyWriter:
-    """Appends rows of one shape; on leaving the `with` block the header says how many there are.
+    """Writes an .npy file row by row; the number of rows is written at the end of the `with` block.
 
     NumPy pads the header so that the first dimension can grow in place (format version 1.0, "growth axis").
     """
@@ -235,7 +234,7 @@ class NpyWriter:
         self._file.write(self._header())
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Rows of shape (n, *row), C order."""
+        """Append rows of shape (n, *row)."""
         if rows.shape[1:] != self._row or rows.dtype != self._dtype:
             raise ValueError(f"{rows.dtype} {rows.shape[1:]} in a file of {self._dtype} {self._row}")
         self._file.write(np.ascontiguousarray(rows).data)
@@ -262,7 +261,7 @@ class NpyWriter:
 def read_in_processes(
     dataset: Dataset, shape: PackedShape, ranges: Sequence[tuple[int, int]], workers: int
 ) -> Iterator[Chunk]:
-    """`read_stretch` of each (first, last); closing the iterator early stops the processes within an image.
+    """Yield `read_stretch` of each (first, last); closing the iterator early stops the processes after an image.
 
     Raises:
         SaganError: a worker process died.
@@ -270,7 +269,7 @@ def read_in_processes(
     """
     try:
         pickled = pickle.dumps((dataset, shape))
-    # Pickling calls the dataset's own code: any exception there means the same.
+    # Pickling calls the dataset's code, which may raise anything.
     except Exception as e:
         raise PluginError(f"the dataset cannot be pickled, which packing in parallel needs: {e}") from e
     context = multiprocessing.get_context("spawn")
@@ -280,18 +279,17 @@ def read_in_processes(
     waiting: deque[tuple[int, Future[Chunk]]] = deque()
     todo = iter(ranges)
     try:
-        # Results come back in order; a bounded queue keeps memory constant while the first of them is slow.
+        # Results are used in order; a bounded queue limits memory while the first one is slow.
         while True:
             while len(waiting) < 2 * workers + 1 and (bounds := next(todo, None)):
-                with _signals_held():  # submitting is what starts processes
+                with _signals_held():  # submitting starts processes
                     waiting.append((bounds[0], pool.submit(_work, *bounds)))
             if not waiting:
                 return
             first, future = waiting.popleft()
             yield future.result()
     except BrokenProcessPool as e:
-        # The pool now ends the rest with SIGTERM, which they leave to their parent, and waits: one that is just sending
-        # images to nobody would keep it waiting for ever.
+        # The pool waits for its workers, which ignore SIGTERM; one that is sending images would never end.
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
         raise SaganError(
@@ -308,10 +306,9 @@ _ENDINGS = {signal.SIGINT, signal.SIGTERM}
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Hold back what would end this process; processes started meanwhile have it held from their first instruction on.
+    """Block SIGINT and SIGTERM; processes started in the block inherit this.
 
-    Ctrl-C reaches the whole process group. The parent alone decides what it means, and a worker that is still importing
-    would answer with a traceback.
+    Ctrl-C reaches the whole process group, and a worker that is still importing would print a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -324,11 +321,11 @@ def _signals_held() -> Iterator[None]:
 
 
 _job: tuple[Dataset, PackedShape, Event] | PluginError
-"""A worker process's only work, unpickled once rather than with every stretch."""
+"""The dataset of a worker process, unpickled once."""
 
 
 def _start_worker(pickled: bytes, stop: Event) -> None:
-    """Runs once in every worker process."""
+    """Initialise a worker process."""
     global _job
     for number in _ENDINGS:
         signal.signal(number, signal.SIG_IGN)
@@ -336,13 +333,13 @@ def _start_worker(pickled: bytes, stop: Event) -> None:
     try:
         dataset, shape = pickle.loads(pickled)
         _job = dataset, shape, stop
-    # Unpickling imports and runs the dataset's own code. Raising here would look like a process that died.
+    # Unpickling runs the dataset's code. An exception here would look like a process that died.
     except Exception as e:  # noqa: BLE001
         _job = PluginError(f"the dataset cannot be unpickled in a worker process, which packing in parallel needs: {e}")
 
 
 def _die_with_parent() -> None:
-    """A worker whose parent is killed outright would wait for work for ever: it holds both ends of its own queue."""
+    """End this worker when its parent is killed; otherwise it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,11 +1,11 @@
-"""The packed dataset: a uint8 array on disk, found again by the content of the files and what was made of them.
+"""The packed dataset: a uint8 array on disk, with a key made of the content and the transform.
 
     <cache>/packs/<key>/images.npy       uint8 (N, H, W, C), memory-mapped
                         labels.npy       int64 (N,)
-                        manifest.json    shape, digest, class names, and every image that was skipped
+                        manifest.json    shape, digest, class names and skipped images
     <cache>/fingerprints/<glance>        content fingerprint of files that stat like this
 
-The key is the sha256 of content, class names, transform and format. A pack appears whole, by a rename, or not at all.
+The key is the sha256 of content, class names, transform and format. A pack is created by one rename.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from sagan_cli.errors import DataError, SaganError, UsageError
 from sagan_cli.files import discard, sweep, unwritable, write_atomic, write_directory
 
 FORMAT = 1
-"""Part of every key: raise it when images come out differently, and no old pack is read again."""
+"""Part of every key; raise it when packed images change."""
 
 _CLOCK_TICK = 2_000_000_000
-"""ns within which two changes of a file may carry the same time (FAT counts in steps of two seconds)."""
+"""ns within which two changes of a file may have the same time (two seconds on FAT)."""
 
 
 @dataclass(frozen=True)
 class PackRequest:
-    """The images that training wants."""
+    """The form of the packed images."""
 
     height: int
     width: int
     channels: int | None = None
-    """1, 3 or 4; None is 1 if no image has a colour, else 3."""
+    """1, 3 or 4; None: 1 if all images are gray, else 3."""
     fit: str = "auto"
     """"crop", "pad" or "stretch"; "auto" is "pad" for the MNIST family and "crop" for others."""
 
@@ -61,17 +61,17 @@ class Pack:
     """(N,); all 0 without classes."""
     class_names: tuple[str, ...]
     digest: str
-    """sha256 over images, labels and shape: equal digests mean the same training data."""
+    """sha256 over images, labels and shape."""
     skipped: tuple[dict[str, str], ...]
-    """`file` and `reason` of each image that could not be read."""
+    """`file` and `reason` of each unreadable image."""
     total: int
-    """Images in the dataset, the skipped ones included."""
+    """Number of images in the dataset, including skipped ones."""
     from_cache: bool
-    """Whether this call packed nothing."""
+    """Whether the pack already existed."""
 
     @property
     def manifest(self) -> Path:
-        """Where all of this and the list of skipped images can be read."""
+        """The file with these facts and the skipped images."""
         return self.path / "manifest.json"
 
 
@@ -85,16 +85,16 @@ def open_pack(
     progress: Callable[[int, int], None],
     notify: Callable[[str], None],
 ) -> Pack:
-    """The pack of this dataset at this size, from the cache or made now.
+    """Return the pack of a dataset, from the cache or made now.
 
     Args:
-        max_bad: the largest share of unreadable images, 0..1; judged at every opening and no part of the key.
-        workers: processes that decode; 1 or fewer decodes here.
-        progress: told (images done, all) while packing only; may raise to stop, and nothing is left behind.
-        notify: given one line when images were skipped or a damaged pack is made again.
+        max_bad: largest share of unreadable images, 0..1; checked at every call, not part of the key.
+        workers: number of processes that decode; 1 or fewer: this process.
+        progress: receives (images done, all) while packing; if it raises, nothing is left behind.
+        notify: receives one line if images were skipped or a damaged pack is made again.
 
     Raises:
-        DataError: too many bad images, none that can be read, or files that change meanwhile.
+        DataError: too many unreadable images, or the files changed while they were packed.
         SaganError: the cache cannot be written, or a worker process died.
     """
     if request.fit not in ("auto", *FITS):
@@ -105,7 +105,7 @@ def open_pack(
     transform = asdict(request)
     transform["fit"] = hints.fit if request.fit == "auto" else request.fit
     transform["channels"] = request.channels or hints.channels
-    # A plugin may rename its classes and leave its images, and so its fingerprint, as they were.
+    # A plugin may rename its classes and keep its fingerprint.
     parts = [FORMAT, content, list(dataset.class_names), transform]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     path = packs / key[:40]
@@ -126,7 +126,7 @@ def open_pack(
                 raise DataError("the dataset's files changed while they were packed: run the same command again")
             _describe(folder, dataset, built, content, transform)
 
-        # Another process may have packed the same in the meantime: its pack is as good as ours.
+        # If another process has made the same pack meanwhile, its pack is used.
         write_directory(path, fill)
         pack = _load(path, notify, from_cache=False)
         if pack is None:
@@ -157,7 +157,7 @@ def _cores() -> int:
 
 
 def require_batch(pack: Pack, batch: int) -> None:
-    """Refuse a batch that would hold images twice.
+    """Refuse a batch that is larger than the dataset.
 
     Raises:
         DataError: naming --batch.
@@ -170,10 +170,10 @@ def require_batch(pack: Pack, batch: int) -> None:
 
 
 def content_of(dataset: Fingerprinted, memory: Path) -> tuple[str, Glance | None]:
-    """The content fingerprint, remembered in `memory` per glance so that a second start reads no image; the glance.
+    """Return fingerprint and glance; the fingerprint is cached in `memory` by the glance.
 
     Raises:
-        DataError: files that changed while they were read.
+        DataError: files changed while they were read.
     """
     before = _glance(dataset)
     if before is None:
@@ -181,7 +181,7 @@ def content_of(dataset: Fingerprinted, memory: Path) -> tuple[str, Glance | None
     memo = memory / before.key[:40]
     try:
         known = memo.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):  # not remembered, or a cache that cannot be read: the files still can
+    except (OSError, UnicodeDecodeError):  # not cached, or an unreadable cache
         known = ""
     if len(known) == hashlib.sha256().digest_size * 2:
         return known, before
@@ -189,9 +189,9 @@ def content_of(dataset: Fingerprinted, memory: Path) -> tuple[str, Glance | None
     content = dataset.fingerprint()
     if _glance(dataset) != before:
         raise DataError("the dataset's files changed while they were read: run the same command again")
-    # A file changed within the clock's last tick could change once more and look the same: not remembered.
+    # Not cached if a file changed within the last clock tick, because another change could have the same time.
     if before.newest < started - _CLOCK_TICK:
-        with contextlib.suppress(SaganError):  # a cache shared read-only still serves its packs, only more slowly
+        with contextlib.suppress(SaganError):  # a read-only cache
             write_atomic(memo, content.encode())
     return content, before
 
@@ -202,7 +202,7 @@ def _glance(dataset: Fingerprinted) -> Glance | None:
 
 
 def _load(path: Path, notify: Callable[[str], None], *, from_cache: bool = True) -> Pack | None:
-    """The pack at `path`, or None where there is none; a damaged one is named and moved out of the way."""
+    """Return the pack at `path`, or None; a damaged pack is reported and removed."""
     if not path.is_dir():
         return None
     try:
@@ -256,18 +256,18 @@ def _judge(pack: Pack, max_bad: float, notify: Callable[[str], None]) -> None:
     )
     if share > max_bad:
         raise DataError(
-            f"{fact}, more than --max-bad {max_bad:g} allows: mend or remove them (all are listed in {pack.manifest}), "
+            f"{fact}, more than --max-bad {max_bad:g} allows: fix or remove them (all are listed in {pack.manifest}), "
             "or raise --max-bad"
         )
     counts = np.bincount(pack.labels, minlength=len(pack.class_names))
     for name, count in zip(pack.class_names, counts, strict=False):
         if count == 0:
-            raise DataError(f"no image of class '{name}' can be read (see {pack.manifest}): mend or remove the class")
+            raise DataError(f"no image of class '{name}' can be read (see {pack.manifest}): fix or remove the class")
     notify(f"skipped {fact}; all are listed in {pack.manifest}")
 
 
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """SAGAN_CACHE, else XDG_CACHE_HOME/sagan, else ~/.cache/sagan; empty values count as absent."""
+    """Return SAGAN_CACHE, else XDG_CACHE_HOME/sagan, else ~/.cache/sagan; empty values are ignored."""
     env = os.environ if environ is None else environ
     if own := env.get("SAGAN_CACHE"):
         return Path(own).expanduser()
@@ -276,10 +276,10 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def ready(cache: Path) -> Path:
-    """The cache directory, made where it does not exist.
+    """Create the cache directory if it is missing, and return it.
 
     Raises:
-        SaganError: it cannot be made; the message names SAGAN_CACHE.
+        SaganError: it cannot be created.
     """
     try:
         for name in ("packs", "fingerprints"):
@@ -290,7 +290,7 @@ def ready(cache: Path) -> Path:
 
 
 def check_room(packs: Path, needed: int) -> None:
-    """Refuse before the first image what would fail after the last.
+    """Check before packing that the directory is writable and has room.
 
     Raises:
         SaganError: the directory cannot be written, or its disk lacks `needed` bytes.

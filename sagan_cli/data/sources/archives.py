@@ -1,4 +1,4 @@
-"""A .zip of images, or of class folders, as a dataset: read in place, nothing is extracted."""
+"""A .zip of images or class folders as a dataset, read without extracting it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sagan_cli.data.sources.folders import FileBacked, Listing, arrange, is_hidd
 from sagan_cli.errors import BadImage, DataError
 
 MAX_ENTRY = 256 << 20
-"""Bytes that one image may unpack to; no image within the pixel limit of `decode` comes near."""
+"""Largest unpacked size of an image in bytes, far above the pixel limit of `decode`."""
 
 _ENCRYPTED = 0x1
 
@@ -35,13 +35,13 @@ class ZipDataset(FileBacked):
         return len(self.listing.names)
 
     def files(self) -> Sequence[tuple[str, Path]]:
-        return [("", self.path)]  # its own name is no part of the dataset: a renamed archive is the same one
+        return [("", self.path)]  # without its name: a renamed archive is the same dataset
 
     def identity(self) -> str:
         return f"zip 1, under '{self.inner}', {'un' * self.unconditional}conditional"
 
     def name_of(self, index: int) -> str:
-        """Path within the archive, for messages."""
+        """Return the path within the archive, for messages."""
         return printable(self.inner + self.listing.names[index])
 
     def read(self, index: int) -> tuple[Pixels, int]:
@@ -49,7 +49,7 @@ class ZipDataset(FileBacked):
         return np.asarray(image), label
 
     def image(self, index: int) -> tuple[Image.Image, int]:
-        """`read` without the copy into an array."""
+        """Read without the copy to an array."""
         if self._archive is None:
             self._archive = zipfile.ZipFile(self.path)
             self._entries = _entries(self._archive)
@@ -59,7 +59,7 @@ class ZipDataset(FileBacked):
         if entry.file_size > MAX_ENTRY:
             raise BadImage(f"too large: unpacks to {entry.file_size:,} bytes")
         try:
-            data = self._archive.read(entry)  # never more than the size just checked, whatever the stream holds
+            data = self._archive.read(entry)  # at most the size checked above
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError) as e:
             raise BadImage(f"damaged in the archive: {e}") from e
         return decode_image(io.BytesIO(data)), self.listing.labels[index]
@@ -69,12 +69,12 @@ class ZipDataset(FileBacked):
 
 
 def open_zip(path: Path, inner: str = "", *, where: str, unconditional: bool) -> ZipDataset:
-    """The images in the archive `path` under the folder `inner`, by the rules of `listing.arrange`.
+    """Open the images in the archive `path` below the folder `inner`, by the rules of `folders.arrange`.
 
-    One folder around everything (what zipping a folder leaves) is looked through.
+    A single folder that contains everything is skipped.
 
     Raises:
-        DataError: not a .zip that can be read, encrypted, or no such arrangement.
+        DataError: not a readable .zip, encrypted, or not arranged by the rules.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -96,7 +96,7 @@ def open_zip(path: Path, inner: str = "", *, where: str, unconditional: bool) ->
 
 
 def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Files by name with "/" between the parts, whatever system packed them; of equal names the last counts."""
+    """Return the files by name, with "/" between the parts; the last of equal names is used."""
     return {info.filename.replace("\\", "/").lstrip("/"): info for info in archive.infolist() if not info.is_dir()}
 
 

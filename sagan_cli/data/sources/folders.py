@@ -1,4 +1,4 @@
-"""A folder of images, or a folder of class folders, as a dataset."""
+"""A folder of images, or of class folders, as a dataset; the base of all datasets of files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sagan_cli.contracts import Glance
-from sagan_cli.data.decode import Pixels, decode_image, is_picture
+from sagan_cli.data.decode import Pixels, decode_image, is_image_name
 from sagan_cli.errors import DataError
 
 _THREADS = 8
@@ -82,7 +82,7 @@ def _batched(items: Iterable[tuple[str, Path]], size: int) -> Iterator[list[tupl
 
 
 class FolderDataset(FileBacked):
-    """Images under `root`, each decoded when it is read."""
+    """Images below `root`, decoded when they are read."""
 
     def __init__(self, root: Path, listing: Listing) -> None:
         self.root, self.listing = root, listing
@@ -95,11 +95,11 @@ class FolderDataset(FileBacked):
         return [(name, self.root / name) for name in self.listing.names]
 
     def identity(self) -> str:
-        # Classes follow from the names; only whether they are used has to be said.
+        # Classes follow from the names; here is whether they are used.
         return f"folder 1, {len(self.class_names)} classes"
 
     def name_of(self, index: int) -> str:
-        """Path relative to the root, for messages."""
+        """Return the path relative to the root, for messages."""
         return printable(self.listing.names[index])
 
     def read(self, index: int) -> tuple[Pixels, int]:
@@ -107,15 +107,15 @@ class FolderDataset(FileBacked):
         return np.asarray(image), label
 
     def image(self, index: int) -> tuple[Image.Image, int]:
-        """`read` without the copy into an array, which would take as long as decoding a JPEG."""
+        """Read without the copy to an array, which takes as long as decoding a JPEG."""
         return decode_image(self.root / self.listing.names[index]), self.listing.labels[index]
 
 
 def open_folder(root: Path, *, where: str, unconditional: bool) -> FolderDataset:
-    """The images under `root`, by the rules of `listing.arrange`; `where` is the folder as the user wrote it.
+    """Open the images below `root` by the rules of `arrange`; `where` is the folder as the user wrote it.
 
     Raises:
-        DataError: no such arrangement, or a folder that cannot be read.
+        DataError: not arranged by the rules, or a folder cannot be read.
     """
     try:
         return FolderDataset(root, arrange(_walk(root, ""), where=where, unconditional=unconditional))
@@ -124,7 +124,7 @@ def open_folder(root: Path, *, where: str, unconditional: bool) -> FolderDataset
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Names of all files below, hidden ones left out; links are followed, except back up to a folder above."""
+    """Yield the names of all files below, without hidden ones; links to a folder above are not followed."""
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
@@ -135,24 +135,24 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]] = frozens
                 continue
             if entry.is_dir():
                 yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
-            # A broken link counts as an image that cannot be read. Pipes and devices would block: left out.
+            # A broken link is an unreadable image. Pipes and devices, which would block, are left out.
             elif entry.is_file() or entry.is_symlink():
                 yield prefix + entry.name
 
 
 _IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})
-"""Left behind by other systems' file managers, in lower case."""
+"""Files of other systems' file managers, in lower case."""
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation"})
 """Folder names that divide a dataset into parts rather than classes, in lower case."""
 
 _SHOWN = 4
-"""Names given as examples in a message."""
+"""Number of names given as examples in a message."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Images by name in a fixed order, with their labels; `class_names` is empty where there are no classes."""
+    """Image names in a fixed order, with labels; `class_names` is empty without classes."""
 
     names: tuple[str, ...]
     labels: tuple[int, ...]
@@ -161,7 +161,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Folder:
-    """What lies directly in one folder: how many images, and which sub-folders hold some at any depth."""
+    """Contents of one folder: number of images, and sub-folders that contain images at any depth."""
 
     path: PurePosixPath
     direct: int
@@ -169,25 +169,25 @@ class _Folder:
 
 
 def is_hidden(part: str) -> bool:
-    """Whether a file or folder of this name is nobody's image and nobody's class."""
+    """Return whether files and folders of this name are ignored."""
     return part.startswith(".") or part.lower() in _IGNORED
 
 
 def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing:
-    """Images and classes among file names relative to a root, parts joined by "/".
+    """Find images and classes among file names relative to a root, with "/" between the parts.
 
-    Images directly in the root are a dataset without classes. Images in two or more folders are one class per
-    folder, at any depth below it, labelled in the order of the sorted folder names. `unconditional` takes every
-    image at any depth and no class. `where` is the root as the user wrote it.
+    Images directly in the root are a dataset without classes. Images in two or more folders, at any depth below them,
+    have one class per folder, labelled in the order of the sorted folder names. `unconditional` uses all images at any
+    depth, without classes. `where` is the root as the user wrote it.
 
     Raises:
-        DataError: no images; one class only; classes a level deeper; images beside class folders.
+        DataError: no images; only one class; classes one level deeper; images next to class folders.
     """
     ours: list[str] = []
     others: list[str] = []
     for name in files:
         if not any(is_hidden(part) for part in name.split("/")):
-            (ours if is_picture(name) else others).append(name)
+            (ours if is_image_name(name) else others).append(name)
     names = sorted(ours)
     if not names:
         raise DataError(_nothing(where, sorted(others)))
@@ -209,12 +209,12 @@ def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing
 
 
 def printable(name: str) -> str:
-    """A file name as text that can be written anywhere: bytes that are not UTF-8 become replacement characters."""
+    """Return a file name as valid text; bytes that are not UTF-8 become replacement characters."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _check_depth(tree: Mapping[PurePosixPath, _Folder], where: str) -> None:
-    """Refuse a root whose folders are not its classes, naming the one that was probably meant."""
+    """Refuse a root whose folders are not classes; the message names the probable root."""
     root = tree[PurePosixPath()]
     folders = [tree[PurePosixPath(sub)] for sub in root.subs]
     if len(folders) == 1:
@@ -230,7 +230,7 @@ def _check_depth(tree: Mapping[PurePosixPath, _Folder], where: str) -> None:
             f"--data {where}: one class folder only, '{inner.path}': pass --unconditional, "
             f"or --data {_join(where, inner.path)}"
         )
-    # Splits of any content, or folders that repeat the same sub-folders, do not hold one class each.
+    # Splits, and folders that all have the same sub-folders, are not classes.
     splits = all(f.path.name.lower() in _SPLITS for f in folders)
     repeated = not any(f.direct for f in folders) and len({f.subs for f in folders}) == 1 and len(folders[0].subs) > 1
     if splits or repeated:
@@ -243,8 +243,8 @@ def _check_depth(tree: Mapping[PurePosixPath, _Folder], where: str) -> None:
 
 
 def _tree(names: Iterable[str]) -> dict[PurePosixPath, _Folder]:
-    """Every folder that holds images at any depth, the root included."""
-    # Strings first: a path object for each of a million images would take seconds.
+    """Return all folders that contain images at any depth, including the root."""
+    # Strings first, because path objects for a million images take seconds.
     direct = {PurePosixPath(f): n for f, n in Counter(name.rpartition("/")[0] for name in names).items()}
     subs: dict[PurePosixPath, set[str]] = {PurePosixPath(): set()}
     for folder in direct:

@@ -42,7 +42,7 @@ _FASHION_LABELS = frozenset(
         "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",  # test
     }
 )
-"""sha256 of its label values: the file names and sizes are MNIST's own, so only the content tells the two apart."""
+"""sha256 of its label values; file names and sizes are those of MNIST."""
 
 
 class IdxDataset(FileBacked):
@@ -73,22 +73,22 @@ class IdxDataset(FileBacked):
 
 
 def is_idx_folder(folder: Path) -> bool:
-    """Whether any file directly in `folder` is named like an IDX file."""
+    """Return whether a file in `folder` has the name of an IDX file."""
     return any(_NAME.fullmatch(p.name) for p in folder.iterdir())
 
 
 def idx_side(folder: Path, split: str) -> int:
-    """The side in pixels at which the images are trained on: the next power of two, 32 for 28."""
+    """Return the default side in pixels for training: the next power of two, 32 for 28."""
     images, _ = _find(folder, split, where=str(folder))
     shape = read_header(images)
     return max(32, 1 << math.ceil(math.log2(max(shape[1:]))))
 
 
 def open_idx(folder: Path, *, split: str, height: int, width: int, where: str, unconditional: bool) -> IdxDataset:
-    """The split "train" or "test" of the IDX files in `folder`.
+    """Open the split "train" or "test" of the IDX files in `folder`.
 
     Raises:
-        DataError: files that are missing, ambiguous, cut short, or of another kind than their name says.
+        DataError: files are missing, ambiguous, truncated or of another kind than their name.
     """
     image_path, label_path = _find(folder, split, where=where)
     images = open_idx_file(image_path, 3)
@@ -107,7 +107,7 @@ def open_idx(folder: Path, *, split: str, height: int, width: int, where: str, u
             f"{label_path.name}: these files do not belong together"
         )
     values = labels.values
-    # Digits count from 0, EMNIST's letters from 1.
+    # Labels of digits begin at 0, those of EMNIST's letters at 1.
     low = min(int(values.min()), 1)
     names: Sequence[str] = [str(v) for v in range(low, int(values.max()) + 1)]
     if hashlib.sha256(values.tobytes()).hexdigest() in _FASHION_LABELS or (len(names) == 10 and _says_fashion(folder)):
@@ -120,7 +120,7 @@ def _says_fashion(folder: Path) -> bool:
 
 
 def _find(folder: Path, split: str, *, where: str) -> tuple[Path, Path | None]:
-    """The images file of the split and the labels file that goes with it; a plain file wins over its .gz."""
+    """Return the images and labels files of the split; a plain file is preferred to its .gz."""
     found: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.iterdir(), key=lambda p: (p.suffix.lower() == ".gz", p.name)):
         if match := _NAME.fullmatch(path.name):

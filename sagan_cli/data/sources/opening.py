@@ -1,4 +1,4 @@
-"""From the settings of a run to its images: looked at first, packed later. Imports no PyTorch."""
+"""Open the dataset that `--data` names; it is packed later. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from sagan_cli.config.schema import Config
 from sagan_cli.contracts import Dataset, Glance, Hints
-from sagan_cli.data.decode import Pixels, is_picture
+from sagan_cli.data.decode import Pixels, is_image_name
 from sagan_cli.data.sources.archives import open_zip
 from sagan_cli.data.sources.folders import open_folder
 from sagan_cli.errors import UsageError, closest
@@ -19,21 +19,21 @@ from sagan_cli.geometry import Shape, parse_shape
 
 @dataclass(frozen=True)
 class Opened:
-    """A source that has been looked at and not yet packed."""
+    """A dataset that is open and not yet packed."""
 
     dataset: Dataset
     form: Shape
 
 
 def open_data(config: Config, *, download: bool = False) -> Opened:
-    """Find the images and fix the size.
+    """Open the dataset of a configuration and decide the image size.
 
     Raises:
         UsageError: no such path, name, size or feature map.
-        DataError: images that cannot be trained on.
+        DataError: the images cannot be used.
     """
     data, root = config.data, Path(config.data.data_root)
-    # A size that cannot be is said before any folder is searched.
+    # An invalid size is reported before any folder is searched.
     native = None
     if data.size == "auto":
         native = native_size(data.data, root, data.split)
@@ -58,14 +58,14 @@ def open_source(
     unconditional: bool,
     download: bool = False,
 ) -> Dataset:
-    """The dataset that `data` names.
+    """Open the dataset that `data` names.
 
-    A registered name is that dataset even where a folder is called the same; write `./name` for the folder. A path
-    into an archive (`set.zip/train`) is the folder inside it.
+    A registered name is preferred to a folder of the same name; `./name` is the folder. A path into an archive
+    (`set.zip/train`) is a folder in it.
 
     Raises:
         UsageError: neither a path nor a name.
-        DataError: it is there and cannot be trained on.
+        DataError: it exists and cannot be used.
     """
     path = _path(data)
     if path is None:
@@ -81,19 +81,19 @@ def open_source(
 
             return open_idx(path, split=split, height=height, width=width, where=data, unconditional=unconditional)
         return open_folder(path, where=data, unconditional=unconditional)
-    if is_picture(path.name):
+    if is_image_name(path.name):
         raise UsageError(f"--data {data}: one image only: pass the folder that holds it")
     raise UsageError(f"--data {data}: neither a folder nor a .zip: pass {_ACCEPTED}")
 
 
 def has_parts(data: str) -> bool:
-    """Whether `--split` chooses between parts of it: a registered name or a folder of IDX files, and no other path."""
+    """Return whether it has splits: a registered dataset, or a folder of IDX files."""
     path = _path(data)
     return path is None or (path.is_dir() and _has_idx_files(path))
 
 
 def native_size(data: str, data_root: Path, split: str) -> tuple[int, int] | None:
-    """Height and width that `--size` defaults to for this dataset; None where it has no say (folders, archives).
+    """Return the default height and width of a dataset; None for folders and archives.
 
     Raises:
         UsageError, DataError: as `open_source`.
@@ -130,7 +130,7 @@ def hints_of(dataset: object) -> Hints:
 
 
 class Unlabelled:
-    """Another dataset without its classes."""
+    """A dataset without its classes."""
 
     class_names: Sequence[str] = ()
 
@@ -149,7 +149,7 @@ class Unlabelled:
         return seen and Glance(f"unlabelled {seen.key}", seen.newest)
 
     def name_of(self, index: int) -> str:
-        """The inner dataset's name for it."""
+        """Return the name of an image in the inner dataset."""
         named = getattr(self.inner, "name_of", None)
         return named(index) if named else f"image {index}"
 
@@ -158,7 +158,7 @@ class Unlabelled:
 
 
 def _path(data: str) -> Path | None:
-    """`data` as an existing path, or None where it is a registered name.
+    """Return `data` as an existing path, or None for a registered name.
 
     Raises:
         UsageError: it is neither.
@@ -187,7 +187,7 @@ def _beside(path: Path) -> str:
 
 
 def _split_archive(path: Path) -> tuple[Path | None, str]:
-    """(archive, folder inside it) where `path` is a .zip file or runs through one."""
+    """Return (archive, folder in it) if `path` is a .zip file or a path into one."""
     for candidate in (path, *path.parents):
         if candidate.is_file():
             if candidate.suffix.lower() == ".zip" or (candidate == path and zipfile.is_zipfile(candidate)):

@@ -1,8 +1,7 @@
-"""The datasets that torchvision knows, by name, from the files and folders that torchvision itself would write.
+"""Datasets of torchvision by name, in torchvision's files and folders.
 
-CIFAR-10, SVHN and STL-10 are read by torchvision, which checks their md5 sums. The MNIST family and CelebA lie in files
-that this package reads by itself (`idx`, `folders`). torchvision is imported only to unpack or fetch, never to reopen a
-packed set.
+CIFAR-10, SVHN and STL-10 are read by torchvision, which checks their md5 sums. The MNIST family and CelebA are read by
+`idx` and `folders`. torchvision is imported only to unpack or download, not to open a packed dataset.
 """
 
 from __future__ import annotations
@@ -28,28 +27,28 @@ _CELEBA_PARTS = {"train": "0", "test": "2"}
 
 @dataclass(frozen=True)
 class TorchvisionFactory:
-    """One built-in dataset; called as `sagan_cli.contracts.DatasetFactory` says, and with `download`."""
+    """The factory of one dataset (`sagan_cli.contracts.DatasetFactory`), with `download`."""
 
     name: str
     cls: str
     """Class in torchvision.datasets."""
     native_size: int
     folder: str
-    """Where its files lie, relative to the data root."""
+    """Folder of its files, relative to the data root."""
     files: Mapping[str, tuple[str, ...]]
-    """Split -> files that must be there, relative to `folder`."""
+    """Split -> required files, relative to `folder`."""
     class_names: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Split -> images, for sets that are loaded whole: known beforehand, so that a packed set need not be loaded."""
+    """Split -> number of images, so that a packed dataset need not be loaded."""
     can_download: bool = True
-    """Tells `--download` that the keyword `download` is understood."""
+    """Whether the keyword `download` is accepted."""
 
     def __call__(self, root: Path, *, split: str, height: int, width: int, download: bool = False) -> Dataset:
         """Open the split below `root`.
 
         Raises:
-            DataError: files are missing; the message says which go where.
-            SaganError: they could not be fetched.
+            DataError: files are missing.
+            SaganError: the download failed.
         """
         if download:
             self._fetch(root, split)
@@ -65,10 +64,10 @@ class TorchvisionFactory:
         return TorchvisionDataset(self, root, split)
 
     def load(self, root: Path, split: str, *, download: bool = False) -> Any:
-        """torchvision's own dataset object, every image in memory.
+        """Return torchvision's dataset, with all images in memory.
 
         Raises:
-            DataError: files that are damaged, or SciPy missing for SVHN.
+            RuntimeError, OSError, ValueError: damaged files.
         """
         from torchvision import datasets
 
@@ -78,7 +77,7 @@ class TorchvisionFactory:
 
     def _fetch(self, root: Path, split: str) -> None:
         try:
-            # stdout is for results; torchvision's progress goes where progress belongs.
+            # stdout is for results; torchvision prints its progress there.
             with contextlib.redirect_stdout(sys.stderr):
                 self.load(root, split, download=True)
         except (OSError, RuntimeError, ImportError) as e:
@@ -92,7 +91,7 @@ class TorchvisionFactory:
 
 
 class TorchvisionDataset(FileBacked):
-    """A dataset that torchvision unpacks into one array; not before the first image is asked for."""
+    """A dataset that torchvision loads as one array when the first image is read."""
 
     hints = Hints(in_process=True)
 
@@ -113,7 +112,7 @@ class TorchvisionDataset(FileBacked):
     def read(self, index: int) -> tuple[Pixels, int]:
         pictures, labels = self._load()
         picture = pictures[index]
-        if picture.shape[0] == 3:  # SVHN and STL-10 keep channels first
+        if picture.shape[0] == 3:  # SVHN and STL-10 have channels first
             picture = np.ascontiguousarray(picture.transpose(1, 2, 0))
         return picture, int(labels[index])
 
@@ -140,7 +139,7 @@ class TorchvisionDataset(FileBacked):
 
 
 def _open_celeba(folder: Path, split: str) -> FolderDataset:
-    """The aligned faces of one part; `list_eval_partition.txt` has a line `000001.jpg 0` for each image."""
+    """Open the aligned faces of a split; `list_eval_partition.txt` has a line `000001.jpg 0` for each image."""
     partition = folder / "list_eval_partition.txt"
     rows = [line.split() for line in partition.read_text(encoding="utf-8").splitlines() if line.strip()]
     names = [row[0] for row in rows if row[1:] == [_CELEBA_PARTS[split]]]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sagan_cli.contracts import Dataset, Glance
-from sagan_cli.data.decode import Pixels, fit, is_picture
+from sagan_cli.data.decode import Pixels, fit, is_image_name
 from sagan_cli.data.packing.build import name_of
 from sagan_cli.data.sources import opening as sources
 from sagan_cli.data.sources.archives import ZipDataset
@@ -71,7 +71,7 @@ def open_images(
     if path.is_file() and not named:
         if is_npz(path):
             return _npz(path, target, where, path)
-        if path.suffix.lower() != ".zip" and not is_picture(path.name) and not zipfile.is_zipfile(path):
+        if path.suffix.lower() != ".zip" and not is_image_name(path.name) and not zipfile.is_zipfile(path):
             raise UsageError(f"{where}: holds no images that can be scored: name {ACCEPTED}")
     with _named_by(flag):
         own = sources.native_size(target, data_root, split) or (DEFAULT_SIZE, DEFAULT_SIZE)
