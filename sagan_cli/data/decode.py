@@ -16,12 +16,6 @@ from sagan_cli.errors import BadImage
 
 Pixels = NDArray[np.uint8]
 
-SUFFIXES = frozenset({
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
-    ".tga", ".jp2", ".avif",
-})  # fmt: skip
-"""Endings of image files, in lower case; other files in a folder or archive are ignored."""
-
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded; Pillow's own limit."""
 
@@ -52,11 +46,6 @@ def _formats() -> tuple[str, ...]:
 
 
 _FORMATS = _formats()
-
-
-def is_image_name(name: str) -> bool:
-    """Return whether a file name has the ending of an image file, in any letter case."""
-    return name[name.rfind(".") :].lower() in SUFFIXES
 
 
 def decode(source: Path | IO[bytes]) -> Pixels:

@@ -156,7 +156,11 @@ def fitted_images(
         data.data, data_root=Path(data.data_root), split=data.split, height=height, width=width,
         unconditional=data.unconditional, download=download,
     )  # fmt: skip
-    pack = packed_dataset(dataset, PackRequest(height, width, channels, data.fit), data.max_bad, progress, notify)
+    # The channels of the training setting first, whose pack usually exists.
+    own = None if data.channels == "auto" else int(data.channels)
+    pack = packed_dataset(dataset, PackRequest(height, width, own, data.fit), data.max_bad, progress, notify)
+    if channels is not None and pack.images.shape[-1] != channels:
+        pack = packed_dataset(dataset, PackRequest(height, width, channels, data.fit), data.max_bad, progress, notify)
     transform = json.loads(pack.manifest.read_text(encoding="utf-8"))["transform"]
     facts = {
         "data": data.data, "data_digest": pack.digest,

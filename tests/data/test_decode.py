@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from support import image_files as make
 
-from sagan_cli.data.decode import MAX_PIXELS, decode, is_image_name
+from sagan_cli.data.decode import MAX_PIXELS, decode
+from sagan_cli.data.sources.folders import is_image_name
 from sagan_cli.errors import BadImage
 
 

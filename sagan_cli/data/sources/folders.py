@@ -15,8 +15,14 @@ import numpy as np
 from PIL import Image
 
 from sagan_cli.contracts import Glance
-from sagan_cli.data.decode import Pixels, decode_image, is_image_name
+from sagan_cli.data.decode import Pixels, decode_image
 from sagan_cli.errors import DataError
+
+SUFFIXES = frozenset({
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".tga", ".jp2", ".avif",
+})  # fmt: skip
+"""Endings of image files, in lower case; other files in a folder or archive are ignored."""
 
 _THREADS = 8
 _BATCH = 256
@@ -206,6 +212,11 @@ def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing
     _check_depth(tree, where)
     label = {name: i for i, name in enumerate(root.subs)}
     return Listing(tuple(names), tuple(label[n.split("/", 1)[0]] for n in names), tuple(map(printable, root.subs)))
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file name has the ending of an image file, in any letter case."""
+    return name[name.rfind(".") :].lower() in SUFFIXES
 
 
 def printable(name: str) -> str:

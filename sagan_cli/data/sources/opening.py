@@ -10,9 +10,9 @@ from typing import Any
 
 from sagan_cli.config.schema import Config
 from sagan_cli.contracts import Dataset, Glance, Hints
-from sagan_cli.data.decode import Pixels, is_image_name
+from sagan_cli.data.decode import Pixels
 from sagan_cli.data.sources.archives import open_zip
-from sagan_cli.data.sources.folders import open_folder
+from sagan_cli.data.sources.folders import is_image_name, open_folder
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.geometry import Shape, parse_shape
 

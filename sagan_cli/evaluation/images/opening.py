@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sagan_cli.contracts import Dataset, Glance
-from sagan_cli.data.decode import Pixels, fit, is_image_name
+from sagan_cli.data.decode import Pixels, fit
 from sagan_cli.data.packing.build import name_of
 from sagan_cli.data.sources import opening as sources
 from sagan_cli.data.sources.archives import ZipDataset
-from sagan_cli.data.sources.folders import FileBacked, FolderDataset
+from sagan_cli.data.sources.folders import FileBacked, FolderDataset, is_image_name
 from sagan_cli.data.sources.idx import IdxDataset
 from sagan_cli.errors import BadImage, DataError, PluginError, SaganError, UsageError
 from sagan_cli.evaluation.images.npz import Npz, NpzImages, is_npz, spooled
