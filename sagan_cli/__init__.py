@@ -26,7 +26,7 @@ __all__ = [
     "Generator", "Run", "__version__", "contracts", "errors", "evaluate", "load_generator", "open_run", "train",
 ]  # fmt: skip
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _FROM = {
     "Generator": "generators", "Run": "runs", "evaluate": "api", "load_generator": "generators", "open_run": "api",
