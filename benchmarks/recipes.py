@@ -5,7 +5,7 @@
     python benchmarks/recipes.py table                                  # the committed results as tables
 
 Each experiment trains with `sagan train --preset laptop` and the recipe's flags, then draws 2,040 images of the EMA and
-scores them with `sagan eval-fid --extractor classifier --metrics fid,prc,structure`. A result is one JSON file under
+scores them with `sagan eval-fid --extractor classifier --metrics fid,prc,dc,structure`. A result is one JSON file under
 `docs/results/recipes/`; an experiment whose file exists is skipped, an interrupted training run resumes.
 """
 
@@ -121,7 +121,7 @@ def run(experiment: Experiment, work: Path) -> None:
     words = [*experiment.flags(), "--grid-every", "1000000", "--save-every", "500", "--keep", "1"]
     _call([*sagan, "train", "-q", "--json", *words, "--out", str(folder)], environment)
     trained = time.perf_counter()
-    metrics = "fid,prc,structure" if experiment.dataset.startswith("quadrupeds") else "fid,prc"
+    metrics = "fid,prc,dc,structure" if experiment.dataset.startswith("quadrupeds") else "fid,prc,dc"
     scoring = ["--extractor", "classifier", "-n", str(SAMPLES), "--metrics", metrics, "--json", "-q"]
     score = json.loads(_call([*sagan, "eval-fid", str(folder), *scoring], environment))
     result = {

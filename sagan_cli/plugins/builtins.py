@@ -81,6 +81,7 @@ BUILTINS: dict[str, list[BuiltIn]] = {
         BuiltIn("isc", f"{_METRICS}.inception_score:METRIC", "inception score"),
         BuiltIn("kid", f"{_METRICS}.kid:METRIC", "kernel inception distance"),
         BuiltIn("prc", f"{_METRICS}.precision_recall:METRIC", "precision and recall"),
+        BuiltIn("dc", f"{_METRICS}.density_coverage:METRIC", "density and coverage"),
         BuiltIn("structure", f"{_METRICS}.structure:METRIC", "share of correct images, by the dataset's own checker"),
         BuiltIn("intra_fid", f"{_METRICS}.fid:PER_CLASS", "FID of each class, and their mean"),
     ],

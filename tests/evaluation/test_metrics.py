@@ -19,8 +19,10 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from sagan_cli.errors import SaganError
 from sagan_cli.evaluation.metrics import bootstrap, inception_score
+from sagan_cli.evaluation.metrics import density_coverage as density_coverage_module
 from sagan_cli.evaluation.metrics import precision_recall as precision_recall_module
 from sagan_cli.evaluation.metrics.bootstrap import bootstrap_mean, share_interval
+from sagan_cli.evaluation.metrics.density_coverage import density_coverage
 from sagan_cli.evaluation.metrics.fid import frechet_influence
 from sagan_cli.evaluation.metrics.inception_score import isc, isc_influence
 from sagan_cli.evaluation.metrics.kid import kid, kid_influence
@@ -399,3 +401,29 @@ def test_a_share_of_none_or_all_is_not_certain() -> None:
     assert (1 - high) ** 50 == pytest.approx(0.025, rel=1e-12)
     assert share_interval(50, 50) == (1 - high, 1)
     assert share_interval(1, 50)[0] == 0 < share_interval(1, 50)[1] < 0.1
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(60, 50, 5), (40, 70, 3), (7, 3, 5), (1, 2, 5)])
+def test_density_and_coverage_are_their_definition(n: int, m: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, real = features(n, 6, 1, 0.3), features(m, 6, 2)
+    used = min(k, m - 1)
+    x, y = fake.astype(np.float64), real.astype(np.float64)
+    radius = np.sort(np.linalg.norm(y[:, None] - y[None], axis=2), axis=1)[:, used]  # column 0 is the image itself
+    within = np.linalg.norm(y[:, None] - x[None], axis=2) < radius[:, None]
+    for block in (density_coverage_module.BLOCK, 8 * m * 3):
+        monkeypatch.setattr(density_coverage_module, "BLOCK", block)
+        density, coverage = density_coverage(fake, real, neighbours=k)
+        assert density.value == pytest.approx(within.sum() / used / n, rel=1e-12)
+        assert coverage.value == pytest.approx(within.any(1).mean(), rel=1e-12)
+        assert density.details["dc_neighbours"] == used
+    for score in (density, coverage):
+        assert score.interval is not None
+        assert score.interval[0] <= score.value <= score.interval[1]
+
+
+def test_density_and_coverage_of_copies_of_one_image_and_of_the_real_images() -> None:
+    real = features(200, 6, 2)
+    density, coverage = density_coverage(real, real)
+    assert (coverage.value, density.value) == (1.0, 1.0)  # a ball holds its image and k - 1 neighbours
+    copies = np.repeat(real[:1], 200, axis=0)
+    assert density_coverage(copies, real)[1].value < 0.1

@@ -24,7 +24,8 @@ OTHER: dict[str, Any] = {
     "resize": "none", "colour": "as it is", "data_digest": "11" * 32, "split": "test", "n_real": 10000,
     "real_size": "64x64", "fit": "crop", "n_fake": 10000, "truncation": 0.5, "ema": False, "batch_norm": "standing",
     "labels": "data", "precision": "bf16", "kid_subsets": 10, "kid_subset_size": 500, "isc_splits": 1,
-    "prc_neighbours": 5, "seed": 1, "device": "cuda", "processes": 2, "versions": {}, "seconds": 1.0, "time": "later",
+    "prc_neighbours": 5, "dc_neighbours": 3,
+    "seed": 1, "device": "cuda", "processes": 2, "versions": {}, "seconds": 1.0, "time": "later",
     "step": 10, "checkpoint": "other", "fake": "other", "fake_size": "64x64", "protocol": "quick", "data": "elsewhere",
     "checkpoint_sha256": {}, "warnings": ["few"], "weights_published": False,
 }  # fmt: skip
@@ -34,9 +35,15 @@ OTHER: dict[str, Any] = {
 def test_the_example_is_sound_and_names_every_field() -> None:
     assert records.check(record(), "x") == record()
     assert set(record()) | {"per_class"} == set(records.FIELDS)
-    assert {*records.COMPARABLE, "kid_subsets", "kid_subset_size", "isc_splits", "prc_neighbours", *NEUTRAL} == set(
-        OTHER
-    )
+    assert {
+        *records.COMPARABLE,
+        "kid_subsets",
+        "kid_subset_size",
+        "isc_splits",
+        "prc_neighbours",
+        "dc_neighbours",
+        *NEUTRAL,
+    } == set(OTHER)
 
 
 @pytest.mark.parametrize("field", records.COMPARABLE)
@@ -57,9 +64,10 @@ def test_what_is_compared_and_what_only_adds_noise_does_not(field: str) -> None:
 def test_each_metric_has_its_own_knobs() -> None:
     for field, own in {
         "kid_subsets": {"kid"}, "kid_subset_size": {"kid"}, "isc_splits": {"isc"},
-        "prc_neighbours": {"precision", "recall"},
-        "data_digest": {"fid", "intra_fid", "kid", "precision", "recall"},  # IS sees no real picture, nor do the legs
-        "extractor": {"fid", "intra_fid", "kid", "isc", "precision", "recall"},
+        "prc_neighbours": {"precision", "recall"}, "dc_neighbours": {"density", "coverage"},
+        # IS uses no real image, nor does the structure score.
+        "data_digest": {"fid", "intra_fid", "kid", "precision", "recall", "density", "coverage"},
+        "extractor": {"fid", "intra_fid", "kid", "isc", "precision", "recall", "density", "coverage"},
     }.items():  # fmt: skip
         changed = record(**{field: OTHER[field]})
         assert {m for m in value_names() if records.difference(record(), changed, m)} == own, field

@@ -22,7 +22,8 @@ def record(**changes: Any) -> dict[str, Any]:
         "fake": "runs/001-x", "fake_kind": "model", "checkpoint": "runs/001-x/checkpoints/00005000", "step": 5000,
         "checkpoint_sha256": {"model": "ef" * 32}, "seed": 0, "truncation": None, "ema": True,
         "batch_norm": "running", "labels": "uniform", "kid_subsets": 100, "kid_subset_size": 1000, "isc_splits": 10,
-        "prc_neighbours": 3, "precision": "fp32", "device": "cpu", "processes": 1, "versions": {"torch": "2.15"},
+        "prc_neighbours": 3, "dc_neighbours": 5,
+        "precision": "fp32", "device": "cpu", "processes": 1, "versions": {"torch": "2.15"},
         "seconds": 12.3, "time": "2026-11-02T10:00:00+00:00", "warnings": [],
     }  # fmt: skip
     return {**whole, **changes}
