@@ -1,7 +1,7 @@
 """Compare training recipes: recipe x dataset x seed at a fixed number of images shown, resumable.
 
     python benchmarks/recipes.py list                                   # recipes, datasets and sets
-    python benchmarks/recipes.py run --set screen32 --work /tmp/recipes # two runs side by side, one thread each
+    python benchmarks/recipes.py run --set screen32 --work recipes # two runs side by side, one thread each
     python benchmarks/recipes.py table                                  # the committed results as tables
 
 Each experiment trains with `sagan train --preset laptop` and the recipe's flags, then draws 2,040 images of the EMA and

@@ -31,6 +31,7 @@ class BuiltIn(NamedTuple):
 
 _METRICS = "sagan_cli.evaluation.metrics"
 _LOSSES = "sagan_cli.objectives.losses"
+_AUGMENTATIONS = "sagan_cli.objectives.augmentations"
 _TORCHVISION = "sagan_cli.data.sources.torchvision_sets"
 # fmt: off
 BUILTINS: dict[str, list[BuiltIn]] = {
@@ -98,7 +99,11 @@ BUILTINS: dict[str, list[BuiltIn]] = {
         BuiltIn("r2", "sagan_cli.objectives.penalties:R2", "squared gradient on fake images"),
         BuiltIn("gp", "sagan_cli.objectives.penalties:GP", "gradient penalty of WGAN-GP"),
     ],
-    "augmentations": [],
+    "augmentations": [
+        BuiltIn("color", f"{_AUGMENTATIONS}:COLOR", "brightness, saturation and contrast (DiffAugment)"),
+        BuiltIn("translation", f"{_AUGMENTATIONS}:TRANSLATION", "translation by up to 1/8 (DiffAugment)"),
+        BuiltIn("cutout", f"{_AUGMENTATIONS}:CUTOUT", "a rectangle of half the sides is 0 (DiffAugment)"),
+    ],
     "constraints": [BuiltIn("clip", "sagan_cli.objectives.constraints:CLIP", "largest absolute weight (WGAN)")],
     "loggers": [
         BuiltIn("progress", "sagan_cli.loggers:Progress", "progress on standard error; always on"),
