@@ -3,6 +3,7 @@
 4e-4                          constant
 linear:4e-4:0:200k            from 4e-4 to 0 over the first 200,000 images shown
 cosine:0.1:0.01:50k-200k      constant before 50,000 images and after 200,000
+linear:4e-4:0:50%-100%        in shares of the run's images (steps times batch)
 
 r1=0.1/4,r2=linear:0.1:0:1M   terms: name, weight, and every how many updates (default 1)
 """
@@ -11,12 +12,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sagan_cli.errors import UsageError
 
-FORM = "write a number, or linear:START:END:IMAGES or cosine:START:END:IMAGES, as in cosine:4e-4:0:200k or ...:50k-200k"
-_COUNT = re.compile(r"(\d+(?:\.\d+)?)([kKmM]?)")
+FORM = (
+    "write a number, or linear:START:END:IMAGES or cosine:START:END:IMAGES, as in cosine:4e-4:0:200k, ...:50k-200k or "
+    "...:50%-100%"
+)
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)([kKmM%]?)")
 _UNITS = {"": 1, "k": 1000, "m": 1_000_000}
 
 
@@ -28,13 +32,23 @@ class Schedule:
     """`constant`, `linear` or `cosine`."""
     start: float
     end: float
-    first: int = 0
+    first: float = 0
     """Images shown up to which the value is `start`."""
-    last: int = 0
+    last: float = 0
     """Images shown from which the value is `end`."""
+    percent: bool = False
+    """Whether `first` and `last` are percentages of the run's images; `over` makes them images."""
+
+    def over(self, images: int) -> Schedule:
+        """Return the schedule for a run of so many images in total."""
+        if not self.percent:
+            return self
+        return replace(self, first=self.first * images / 100, last=self.last * images / 100, percent=False)
 
     def at(self, images: int) -> float:
         """Return the value after `images` images were shown."""
+        if self.percent:
+            raise ValueError("a schedule in percent of a run has no value before `over`")
         if self.shape == "constant":
             return self.start
         done = min(1.0, max(0.0, (images - self.first) / (self.last - self.first)))
@@ -51,7 +65,8 @@ class Schedule:
         """Return the text that `parse_schedule` reads."""
         if self.constant:
             return repr(self.start)
-        span = _count_text(self.last) if not self.first else f"{_count_text(self.first)}-{_count_text(self.last)}"
+        text = (lambda value: f"{value:g}%") if self.percent else _count_text
+        span = text(self.last) if not self.first else f"{text(self.first)}-{text(self.last)}"
         return f"{self.shape}:{self.start!r}:{self.end!r}:{span}"
 
 
@@ -117,21 +132,24 @@ def _changing(shape: str, parts: list[str]) -> Schedule:
     if shape not in ("linear", "cosine") or len(parts) != 3:
         raise ValueError(shape)
     first, dash, last = parts[2].partition("-")
-    begin, finish = (_images(first), _images(last)) if dash else (0, _images(first))
-    if finish <= begin:
+    percent = last.endswith("%") if dash else first.endswith("%")
+    if dash and first.endswith("%") != percent:
         raise ValueError(parts[2])
-    return Schedule(shape, float(parts[0]), float(parts[1]), begin, finish)
+    begin, finish = (_images(first), _images(last)) if dash else (0, _images(first))
+    if finish <= begin or (percent and finish > 100):
+        raise ValueError(parts[2])
+    return Schedule(shape, float(parts[0]), float(parts[1]), begin, finish, percent)
 
 
-def _images(text: str) -> int:
+def _images(text: str) -> float:
     match = _COUNT.fullmatch(text.strip())
     if not match:
         raise ValueError(text)
-    return round(float(match[1]) * _UNITS[match[2].lower()])
+    return float(match[1]) if match[2] == "%" else round(float(match[1]) * _UNITS[match[2].lower()])
 
 
-def _count_text(images: int) -> str:
+def _count_text(images: float) -> str:
     for letter, unit in (("M", 1_000_000), ("k", 1000)):
         if images and images % unit == 0:
-            return f"{images // unit}{letter}"
-    return str(images)
+            return f"{images / unit:.0f}{letter}"
+    return f"{images:.0f}"

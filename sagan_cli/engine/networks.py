@@ -88,7 +88,10 @@ class Schedules:
     def __init__(self, cfg: TrainConfig) -> None:
         names = ("g_lr", "d_lr", "beta2", "ema", "ema_halflife")
         self.cfg = cfg
-        self.of = {name: parse_schedule(getattr(cfg, name), f"--{name.replace('_', '-')}") for name in names}
+        total = cfg.steps * cfg.batch
+        self.of = {
+            name: parse_schedule(getattr(cfg, name), f"--{name.replace('_', '-')}").over(total) for name in names
+        }
 
     def apply(self, networks: Networks, ema: EMA, step: int) -> None:
         """Set learning rates, beta 2 and the EMA's decay for the step after `step` generator updates.

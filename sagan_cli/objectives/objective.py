@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,9 +47,9 @@ class Objective:
                 raise UsageError(f"--constraint {term}: takes a constant value and no interval")
         return cls(
             registry.load("losses", train.loss),
-            _loaded("penalties", penalties),
-            _loaded("augmentations", parse_terms(train.augment, "--augment", default=1.0)),
-            _loaded("constraints", constraints),
+            _loaded("penalties", penalties, train),
+            _loaded("augmentations", parse_terms(train.augment, "--augment", default=1.0), train),
+            _loaded("constraints", constraints, train),
         )
 
     def random_inputs(
@@ -87,8 +87,9 @@ class Objective:
         return images
 
 
-def _loaded(kind: str, terms: Any) -> tuple[tuple[Term, Any], ...]:
-    return tuple((term, registry.load(kind, term.name)) for term in terms)
+def _loaded(kind: str, terms: Iterable[Term], train: TrainConfig) -> tuple[tuple[Term, Any], ...]:
+    total = train.steps * train.batch
+    return tuple((replace(term, weight=term.weight.over(total)), registry.load(kind, term.name)) for term in terms)
 
 
 def _scalar(value: float) -> Tensor:

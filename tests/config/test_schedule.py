@@ -27,9 +27,24 @@ def test_values(text: str | float, values: dict[int, float]) -> None:
     assert parse_schedule(str(schedule), "--d-lr") == schedule
 
 
+def test_percentages_are_of_the_images_of_the_run() -> None:
+    schedule = parse_schedule("linear:1:0:50%-100%", "--d-lr")
+    assert str(schedule) == "linear:1.0:0.0:50%-100%"
+    assert parse_schedule(str(schedule), "--d-lr") == schedule
+    assert not schedule.constant
+    with pytest.raises(ValueError, match="over"):
+        schedule.at(0)
+    whole = schedule.over(64_000)
+    assert whole == parse_schedule("linear:1:0:32k-64k", "--d-lr")
+    assert [whole.at(images) for images in (0, 32_000, 48_000, 64_000, 99_000)] == [1.0, 1.0, 0.5, 0.0, 0.0]
+    assert parse_schedule("cosine:1:0:100%", "x").over(2_500) == parse_schedule("cosine:1:0:2500", "x")
+    assert parse_schedule("linear:1:0:12.5%", "x").over(1000).last == 125
+    assert parse_schedule("0.5", "x").over(9) == parse_schedule("0.5", "x")
+
+
 @pytest.mark.parametrize(
     "text", ["", "x", "nan", "linear", "linear:1:0", "linear:1:0:0", "linear:1:0:5-5", "square:1:0:5", "linear:a:0:5",
-    "linear:1:0:-5",
+    "linear:1:0:-5", "linear:1:0:101%", "linear:1:0:10k-50%", "linear:1:0:50%-60k", "linear:1:0:60%-50%",
      "linear:1:0:5:6", "cosine:inf:0:5", "-1", "linear:1:-1:5"],
 )  # fmt: skip
 def test_what_is_no_schedule(text: str) -> None:
