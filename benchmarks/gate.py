@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from measuring import Rounds, interleaved, ratio, timed
-from parts.sides import AGAIN, DEFAULT, EXACT, SIDES, TEXTBOOK, side
+from parts.implementations import AGAIN, DEFAULT, EXACT, SIDES, TEXTBOOK, side
 from parts.systems import SYSTEMS
 
 from sagan_cli.engine.runtime import Runtime, open_runtime

@@ -12,10 +12,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from sagan_cli import console
 from sagan_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sagan_cli.contracts import Tick
 
 EVERY = 5.0
 """Seconds between two plain lines of progress."""
@@ -118,12 +121,6 @@ def write_bytes(data: bytes) -> None:
 def terminal() -> bool:
     """Return whether stderr is a terminal on which a line can be redrawn."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-
-class Tick(Protocol):
-    """Callback that updates a progress display; `total` replaces the first estimate."""
-
-    def __call__(self, done: int, total: int | None = None) -> None: ...
 
 
 @contextmanager

@@ -203,10 +203,10 @@ class Generator:
         """
         import torch
 
-        from sagan_cli.engine.attention_maps import attending
+        from sagan_cli.engine.attention_maps import record_maps
 
         z, y = self.latents(seeds, label)
-        with torch.no_grad(), attending(self.sampler.generator) as found:
+        with torch.no_grad(), record_maps(self.sampler.generator) as found:
             self.forward(z, y)
         return {name: layer.maps.numpy() for name, layer in found.items()}
 

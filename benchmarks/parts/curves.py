@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from measuring import interleaved, ratio, summary, timed, waiting
 
-from parts import attending, folding
-from parts.sides import DEFAULT, EXACT, TEXTBOOK
+from parts import attention_time, folding
+from parts.implementations import DEFAULT, EXACT, TEXTBOOK
 from parts.worker import Worker
 from sagan_cli.engine.runtime import open_runtime
 
@@ -31,23 +31,23 @@ def attention(device: torch.device, quick: bool) -> list[dict[str, Any]]:
     with open_runtime(str(device), "fp32"):
         wait = waiting(device)
         for positions in (256, 1024, 4096) if quick else (256, 1024, 4096, 16384):
-            work = {form: timed(attending.pass_of(form, positions, device), wait) for form in attending.FORMS}
+            work = {form: timed(attention_time.pass_of(form, positions, device), wait) for form in attention_time.FORMS}
             seconds = interleaved(work, 3 if quick or positions > 4096 else 9, warm=1)
             rows.append({
                 "positions": positions, "seconds": {form: summary(s) for form, s in seconds.items()},
-                "mib": {form: _memory(form, positions, device) for form in attending.FORMS},
+                "mib": {form: _memory(form, positions, device) for form in attention_time.FORMS},
             })  # fmt: skip
     return rows
 
 
 def _memory(form: str, positions: int, device: torch.device) -> float:
     if device.type == "cuda":
-        run = attending.pass_of(form, positions, device)
+        run = attention_time.pass_of(form, positions, device)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
-    command = [sys.executable, str(HERE / "attending.py"), form, str(positions)]
+    command = [sys.executable, str(HERE / "attention_time.py"), form, str(positions)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return round(float(done.stdout), 1)
 
@@ -86,7 +86,7 @@ def processes(device: torch.device, quick: bool) -> list[dict[str, Any]]:
     rows = []
     for count in counts:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count),
-                   str(HERE / "together.py"), str(device), SYSTEM[device.type], "3" if quick else "7"]  # fmt: skip
+                   str(HERE / "two_processes.py"), str(device), SYSTEM[device.type], "3" if quick else "7"]  # fmt: skip
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         rows.append({"processes": count, **json.loads(done.stdout.splitlines()[-1])})

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from measuring import interleaved, ratio, summary, timed, waiting
 
-from parts.sides import TEXTBOOK
+from parts.implementations import TEXTBOOK
 from parts.systems import SYSTEMS as ALL
 from parts.systems import System
 from sagan_cli.config.schema import TrainConfig

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from measuring import Rounds, interleaved, ratio, summary
 
+from parts.implementations import AGAIN, DEFAULT, EXACT, SIDES, TEXTBOOK, count_parameters
 from parts.peaks import KINDS, operations
-from parts.sides import AGAIN, DEFAULT, EXACT, SIDES, TEXTBOOK, count_parameters
 from parts.systems import System
 from parts.worker import Worker
 

@@ -77,9 +77,9 @@ def main() -> None:
     import torch
     from measuring import peak_mib, timed, waiting
 
-    from parts import looking
+    from parts import step_profile
+    from parts.implementations import AGAIN, TEXTBOOK, side
     from parts.peaks import convolution
-    from parts.sides import AGAIN, TEXTBOOK, side
     from parts.systems import systems_for
     from sagan_cli.engine.runtime import Runtime, open_runtime
 
@@ -103,7 +103,7 @@ def main() -> None:
             elif what == "memory":
                 answer(torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else peak_mib())
             else:
-                answer(getattr(looking, what)(takes[name], device))
+                answer(getattr(step_profile, what)(takes[name], device))
 
     plain = task["allocator"] == "as run" and set(task["sides"]) <= {TEXTBOOK, AGAIN}
     if plain:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan_cli.ablation.statistics import wilson
-from sagan_cli.attention.compute_maps import Networks, maps_of_seeds, open_generator, with_discriminator
+from sagan_cli.attention.compute_maps import CheckpointNetworks, maps_of_seeds, open_generator, with_discriminator
 from sagan_cli.engine import checkpoint
 from sagan_cli.engine.job import Job
 from sagan_cli.engine.sample import Sampler, latents, pictures
@@ -178,7 +178,7 @@ def _diversity(sampler: Sampler, options: MeasureOptions) -> dict[str, float]:
     return relative(found, options.real)
 
 
-def _attention(networks: Networks, options: MeasureOptions) -> dict[str, Any]:
+def _attention(networks: CheckpointNetworks, options: MeasureOptions) -> dict[str, Any]:
     """Return gamma and mean |y - x| / |x| of each attention layer, named as in `G16` and `D16`."""
     chosen = {letter: list(networks.layers(letter)) if networks.has_layers(letter) else [] for letter in "GD"}
     gammas: dict[str, float] = {}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import checkpoint, networks
-from sagan_cli.engine.attention_maps import LayerMaps, attending, attention_layers
+from sagan_cli.engine.attention_maps import LayerMaps, attention_layers, record_maps
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.sample import Request, Sampler, group_of, latents, ready, to_uint8
 from sagan_cli.errors import CheckpointError, SaganError
@@ -29,7 +29,7 @@ LayerNames = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True)
-class Networks:
+class CheckpointNetworks:
     """The two networks of a checkpoint, in evaluation mode."""
 
     sampler: Sampler
@@ -68,17 +68,17 @@ class RecordedMaps:
     """`G` or `D`, and the layer: G's first, in the order of the forward pass."""
 
 
-def open_generator(path: Path, runtime: Runtime, *, raw: bool = False) -> Networks:
+def open_generator(path: Path, runtime: Runtime, *, raw: bool = False) -> CheckpointNetworks:
     """Load the generator of a checkpoint directory or an exported file, without D.
 
     Raises:
         UsageError: `raw`, but the file holds the EMA weights only.
         CheckpointError: damaged, of another format, or of an architecture that is not installed.
     """
-    return Networks(open_found(path, runtime, raw=raw), None)
+    return CheckpointNetworks(open_found(path, runtime, raw=raw), None)
 
 
-def with_discriminator(pair: Networks, runtime: Runtime) -> Networks:
+def with_discriminator(pair: CheckpointNetworks, runtime: Runtime) -> CheckpointNetworks:
     """Load D from the checkpoint's training state as well.
 
     Raises:
@@ -95,7 +95,7 @@ def with_discriminator(pair: Networks, runtime: Runtime) -> Networks:
 
 
 def maps_of_seeds(
-    pair: Networks, requests: Sequence[Request], chosen: LayerNames, runtime: Runtime, tick: Tick
+    pair: CheckpointNetworks, requests: Sequence[Request], chosen: LayerNames, runtime: Runtime, tick: Tick
 ) -> RecordedMaps:
     """Record G's layers while it generates the requested images, and D's layers on these images.
 
@@ -109,7 +109,7 @@ def maps_of_seeds(
     recorder = _Recorder(len(requests))
     with torch.inference_mode(), runtime.autocast():
         for part, own_z, own_y in _groups(z, y, pair.sampler.spec, runtime):
-            with attending(pair.sampler.generator, chosen["G"]) as seen:
+            with record_maps(pair.sampler.generator, chosen["G"]) as seen:
                 x = pair.sampler.generator(own_z, own_y)
             if not torch.isfinite(x).all():
                 raise SaganError(
@@ -118,7 +118,7 @@ def maps_of_seeds(
             recorder.images.append(to_uint8(x)[:part])
             recorder.add("G", seen, part)
             if chosen["D"]:
-                with attending(pair.network("D"), chosen["D"]) as seen:
+                with record_maps(pair.network("D"), chosen["D"]) as seen:
                     pair.network("D")(x, own_y)
                 recorder.add("D", seen, part)
             tick(part)
@@ -126,7 +126,12 @@ def maps_of_seeds(
 
 
 def maps_of_images(
-    pair: Networks, images: NDArray[np.uint8], label: int, names: Collection[str], runtime: Runtime, tick: Tick
+    pair: CheckpointNetworks,
+    images: NDArray[np.uint8],
+    label: int,
+    names: Collection[str],
+    runtime: Runtime,
+    tick: Tick,
 ) -> RecordedMaps:
     """Record D's layers on images uint8 (B, H, W, C) of the network's size, all with class `label`.
 
@@ -139,14 +144,16 @@ def maps_of_images(
     recorder.images.append(images)
     with torch.inference_mode(), runtime.autocast():
         for part, own_x, own_y in _groups(x, y, pair.sampler.spec, runtime):
-            with attending(pair.network("D"), names) as seen:
+            with record_maps(pair.network("D"), names) as seen:
                 pair.network("D")(own_x, own_y)
             recorder.add("D", seen, part)
             tick(part)
     return recorder.result(np.full(len(x), -1) if y is None else y.numpy())
 
 
-def label_changes_maps(pair: Networks, image: NDArray[np.uint8], names: Collection[str], runtime: Runtime) -> bool:
+def label_changes_maps(
+    pair: CheckpointNetworks, image: NDArray[np.uint8], names: Collection[str], runtime: Runtime
+) -> bool:
     """Return whether D's maps on one image (H, W, C) depend on the class; those of a projection D do not."""
     if pair.sampler.spec.num_classes < 2:
         return False

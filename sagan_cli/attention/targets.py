@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagan_cli.attention.attention_data import AttentionData, Key
-    from sagan_cli.attention.compute_maps import LayerNames, Networks, RecordedMaps
-    from sagan_cli.contracts import ModelSpec
+    from sagan_cli.attention.compute_maps import CheckpointNetworks, LayerNames, RecordedMaps
+    from sagan_cli.contracts import ModelSpec, Tick
     from sagan_cli.engine.runtime import Runtime
     from sagan_cli.engine.sample import Request
 
@@ -38,7 +38,7 @@ class LayerSelection:
 
 def open_networks(
     path: Path, runtime: Runtime, raw: bool, wanted: Sequence[str], *, needs_d: bool, all_layers: bool = False
-) -> Networks:
+) -> CheckpointNetworks:
     """Load the networks; D only if it is needed: by the caller, by --layer, or because G has no attention layers.
 
     With `all_layers`, D is loaded as well if it is there: an imported checkpoint and an exported file hold G only.
@@ -53,7 +53,9 @@ def open_networks(
     return pair
 
 
-def select_layers(pair: Networks, wanted: Sequence[str], *, own_images: bool, everything: bool) -> LayerSelection:
+def select_layers(
+    pair: CheckpointNetworks, wanted: Sequence[str], *, own_images: bool, everything: bool
+) -> LayerSelection:
     """Resolve --layer; without it, draw G's layer that is nearest to the image, or D's for own images.
 
     Args:
@@ -79,12 +81,12 @@ def select_layers(pair: Networks, wanted: Sequence[str], *, own_images: bool, ev
 
 
 @dataclass(frozen=True)
-class GeneratedImages:
+class SampledImages:
     """Images that G generates from seeds."""
 
     requests: Sequence[Request]
 
-    def attention(self, pair: Networks, layers: LayerSelection, runtime: Runtime) -> AttentionData:
+    def attention(self, pair: CheckpointNetworks, layers: LayerSelection, runtime: Runtime) -> AttentionData:
         """Compute the maps; captions give seed and class."""
         from sagan_cli.attention.compute_maps import maps_of_seeds
 
@@ -107,7 +109,7 @@ class OwnImages:
     label: int | None
     """The class that D gets; None means 0, with a warning if D's maps depend on it."""
 
-    def attention(self, pair: Networks, layers: LayerSelection, runtime: Runtime) -> AttentionData:
+    def attention(self, pair: CheckpointNetworks, layers: LayerSelection, runtime: Runtime) -> AttentionData:
         """Compute the maps; captions give the file."""
         from sagan_cli.attention.compute_maps import label_changes_maps, maps_of_images
 
@@ -240,7 +242,7 @@ def _resolve(text: str, known: Sequence[Key], letters: str) -> list[Key]:
 class _Counter:
     """Adds up the sizes of groups for a progress bar."""
 
-    def __init__(self, tick: console.Tick) -> None:
+    def __init__(self, tick: Tick) -> None:
         self._tick, self._done = tick, 0
 
     def __call__(self, part: int) -> None:

@@ -21,6 +21,7 @@ from sagan_cli.plugins.registry import default_options
 from sagan_cli.runs import UNKNOWN_DATA
 
 if TYPE_CHECKING:
+    from sagan_cli.contracts import Tick
     from sagan_cli.engine.checkpoint import Facts
     from sagan_cli.engine.spectra import Spectrum
 
@@ -237,7 +238,7 @@ def _spectra(found: Path, json_: bool) -> None:
             console.note(f"{letter}: no known spectral norm")
 
 
-def _further(tick: console.Tick, before: int, done: int) -> None:
+def _further(tick: Tick, before: int, done: int) -> None:
     tick(before + done)
 
 

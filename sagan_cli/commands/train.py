@@ -26,6 +26,7 @@ from sagan_cli.runs import Run, trainable
 
 if TYPE_CHECKING:
     from sagan_cli.config.resolve import Resolved
+    from sagan_cli.contracts import Tick
     from sagan_cli.data.sources.opening import Opened
     from sagan_cli.engine.runtime import Runtime
     from sagan_cli.engine.train import Outcome
@@ -189,11 +190,11 @@ def train(
         raise typer.Exit(128 + (stopping[0] if stopping else signal.SIGTERM))
 
 
-def interruptible(stopping: list[int]) -> Callable[[str, int], AbstractContextManager[console.Tick]]:
+def interruptible(stopping: list[int]) -> Callable[[str, int], AbstractContextManager[Tick]]:
     """Return a progress callback that ends the command on a signal, for work that has nothing to save."""
 
     @contextmanager
-    def progress(label: str, total: int) -> Iterator[console.Tick]:
+    def progress(label: str, total: int) -> Iterator[Tick]:
         with console.progress(label, total) as tick:
 
             def told(done: int, total: int | None = None) -> None:

@@ -18,7 +18,7 @@ from sagan_cli.files import write_atomic
 from sagan_cli.generators import find_model
 
 if TYPE_CHECKING:
-    from sagan_cli.attention.compute_maps import Networks
+    from sagan_cli.attention.compute_maps import CheckpointNetworks
 
 MAX_IMAGES, MAX_QUERIES = 1000, 7
 SCALES, FITS = ("auto", "zero", "range"), ("crop", "pad", "stretch")
@@ -132,13 +132,13 @@ def visualize_attn(
         _refuse_outside(given, pair)
         layers = targets.select_layers(pair, wanted, own_images=image is not None, everything=everything)
         count = n or {"html": 4 if steps else 16}.get(kind, 1 if steps and kind not in NUMBERS + ANIMATIONS else 4)
-        shown: targets.GeneratedImages | targets.OwnImages
+        shown: targets.SampledImages | targets.OwnImages
         if image is not None:
             shown = _own_images(image, count, fit, class_, checkpoint, pair)
         else:
             if class_ == "all" and n is None and pair.sampler.class_names:
                 count = len(pair.sampler.class_names)
-            shown = targets.GeneratedImages(requests_of(pair.sampler, count, seed or 0, listed, class_)[0])
+            shown = targets.SampledImages(requests_of(pair.sampler, count, seed or 0, listed, class_)[0])
         if target is None:
             console.note(f"attention of {checkpoint.parent.parent}, step {pair.sampler.facts.step}")
         checkpoints = []
@@ -158,7 +158,7 @@ def visualize_attn(
     about: dict[str, Any] = {
         "checkpoint": str(checkpoint), "step": last.step, "weights": pair.sampler.weights,
         "sha256": pair.sampler.facts.digests,
-        "seeds": [r.seed for r in shown.requests] if isinstance(shown, targets.GeneratedImages) else None,
+        "seeds": [r.seed for r in shown.requests] if isinstance(shown, targets.SampledImages) else None,
         "images": list(shown.names) if isinstance(shown, targets.OwnImages) else None,
     }  # fmt: skip
     style = Style(cells=cells, plain=plain, scale=scale)
@@ -198,7 +198,7 @@ def _query_points(texts: list[str], queries: int | None, random: bool) -> list[t
     return points
 
 
-def _refuse_outside(points: list[tuple[int, int]], pair: Networks) -> None:
+def _refuse_outside(points: list[tuple[int, int]], pair: CheckpointNetworks) -> None:
     spec = pair.sampler.spec
     for x, y in points:
         if x >= spec.width or y >= spec.height:
@@ -207,7 +207,7 @@ def _refuse_outside(points: list[tuple[int, int]], pair: Networks) -> None:
 
 
 def _own_images(
-    image: Path, most: int, fit: str | None, class_: str | None, checkpoint: Path, pair: Networks
+    image: Path, most: int, fit: str | None, class_: str | None, checkpoint: Path, pair: CheckpointNetworks
 ) -> targets.OwnImages:
     """Read --image and --class."""
     spec, names = pair.sampler.spec, pair.sampler.class_names

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from sagan_cli.data.packing.pack import Pack
+from sagan_cli.ops.device_copy import to_device
 from sagan_cli.ops.randomness import generator
-from sagan_cli.ops.transfer import to_device
 
 
 class Batches:

@@ -43,7 +43,7 @@ class LayerMaps:
 
 
 @contextmanager
-def attending(network: nn.Module, names: Collection[str] | None = None) -> Iterator[dict[str, LayerMaps]]:
+def record_maps(network: nn.Module, names: Collection[str] | None = None) -> Iterator[dict[str, LayerMaps]]:
     """Record the maps of a forward pass of `network` within the block into the returned dictionary.
 
     Args:

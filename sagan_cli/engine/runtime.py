@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from sagan_cli.errors import SaganError, UsageError
-from sagan_cli.ops.transfer import to_device
+from sagan_cli.ops.device_copy import to_device
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Inputs:
         return Inputs(tuple(copies[:-1]), copies[-1])
 
 
-class RealImages(Protocol):
+class BatchSource(Protocol):
     """Where real images come from: `data.batches.Batches`."""
 
     def at(self, update: int) -> tuple[Tensor, Tensor | None]:
@@ -49,7 +49,7 @@ class RealImages(Protocol):
 class StepInputs:
     """Makes the inputs of every step as a function of (seed, step), equal for any number of processes."""
 
-    def __init__(self, objective: Objective, cfg: TrainConfig, spec: ModelSpec, real: RealImages, runtime: Runtime):
+    def __init__(self, objective: Objective, cfg: TrainConfig, spec: ModelSpec, real: BatchSource, runtime: Runtime):
         self.objective, self.cfg, self.spec, self.real, self.runtime = objective, cfg, spec, real, runtime
         share = cfg.batch // runtime.world
         self.mine = slice(runtime.rank * share, (runtime.rank + 1) * share)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sagan_cli.engine.attention_maps import attending, attention_layers
+from sagan_cli.engine.attention_maps import attention_layers, record_maps
 from sagan_cli.errors import SaganError
 from sagan_cli.export.onnx import write_onnx
 from sagan_cli.export.portable import SEED_RULE, inputs
@@ -73,7 +73,7 @@ def _attention(trained: TrainedModel) -> list[dict[str, Any]]:
     except SaganError:
         return []
     given = inputs(trained, 1)
-    with torch.inference_mode(), attending(trained.generator) as found:
+    with torch.inference_mode(), record_maps(trained.generator) as found:
         trained.generator(given[0], given[1] if len(given) > 1 else None)
     return [
         {"name": name, "output": f"attention_{name}", "query_grid": maps.query_grid, "key_grid": maps.key_grid}

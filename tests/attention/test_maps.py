@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sagan_cli.attention import compute_maps
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import sample
-from sagan_cli.engine.attention_maps import LayerMaps, attending, attention_layers
+from sagan_cli.engine.attention_maps import LayerMaps, attention_layers, record_maps
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import SaganError
 from sagan_cli.model.attention_blocks import SelfAttention
@@ -33,11 +33,11 @@ def lively(spec: ModelSpec = SPEC, seed: int = 0) -> tuple[nn.Module, nn.Module]
     return networks[0].eval(), networks[1].eval()
 
 
-def pair(spec: ModelSpec = SPEC) -> compute_maps.Networks:
+def pair(spec: ModelSpec = SPEC) -> compute_maps.CheckpointNetworks:
     """The same as a loaded checkpoint."""
     g, d = lively(spec)
     sampler = sample.Sampler(g, spec, ("a", "b", "c")[: spec.num_classes], None, "ema")  # type: ignore[arg-type]
-    return compute_maps.Networks(sampler, d)
+    return compute_maps.CheckpointNetworks(sampler, d)
 
 
 def restated(layer: SelfAttention, x: Tensor, maps: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def test_the_output_recomputed_from_the_maps_is_the_block_s(which: int, limit: i
     for name, layer in network.attention_layers().items():
         layer.register_forward_hook(lambda m, args, out, name=name: passed.update({name: (args[0], out)}))
     first = torch.randn(5, 8) if which == 0 else torch.rand(5, 3, 48, 32) * 2 - 1
-    with attending(network) as seen:
+    with record_maps(network) as seen:
         network(first, torch.tensor([0, 1, 2, 0, 1]))
     assert set(seen) == {"12", "24"}
     for name, layer in network.attention_layers().items():
@@ -97,7 +97,7 @@ def test_a_fresh_block_is_idle_and_watching_changes_nothing() -> None:
     g.eval()
     with torch.no_grad():
         before = g(z, y)
-        with attending(g) as seen:
+        with record_maps(g) as seen:
             during = g(z, y)
     assert torch.equal(before, during)
     assert all(layer.strength.max() == 0 and layer.gamma == 0 for layer in seen.values())
@@ -107,10 +107,10 @@ def test_a_fresh_block_is_idle_and_watching_changes_nothing() -> None:
 def test_watching_some_layers_only() -> None:
     g, _ = lively()
     z, y = torch.randn(2, 8), torch.tensor([0, 1])
-    with torch.no_grad(), attending(g, ["12"]) as seen:
+    with torch.no_grad(), record_maps(g, ["12"]) as seen:
         g(z, y)
     assert list(seen) == ["12"]
-    with torch.no_grad(), attending(nn.Identity(), ()) as seen:
+    with torch.no_grad(), record_maps(nn.Identity(), ()) as seen:
         assert seen == {}
 
 
@@ -163,10 +163,10 @@ class Host(nn.Module):
 def test_a_plugin_s_key_grid_is_asked_or_follows(layer: Odd, grid: tuple[int, int]) -> None:
     host = Host(layer)
     if layer.keys == 3:  # no whole factor makes 3 keys of 48 positions
-        with pytest.raises(SaganError, match=r"'mine': 3 keys for 6x8 queries; give it .* key_grid"), attending(host):
+        with pytest.raises(SaganError, match=r"'mine': 3 keys for 6x8 queries; give it .* key_grid"), record_maps(host):
             host(torch.zeros(1, 2, 6, 8))
         return
-    with attending(host) as seen:
+    with record_maps(host) as seen:
         host(torch.ones(1, 2, 6, 8))
     assert (seen["mine"].query_grid, seen["mine"].key_grid) == ((6, 8), grid)
     assert seen["mine"].gamma is None
@@ -211,7 +211,7 @@ def test_d_sees_what_g_drew_before_rounding() -> None:
     requests = [sample.Request(s, 1) for s in range(2)]
     recorded = compute_maps.maps_of_seeds(two, requests, {"G": [], "D": ["24"]}, CPU, lambda _: None)
     z, y = sample.latents(requests, SPEC, None)
-    with torch.no_grad(), attending(two.network("D")) as seen:
+    with torch.no_grad(), record_maps(two.network("D")) as seen:
         two.network("D")(two.network("G")(z, y), y)
     ((letter, layer),) = recorded.layers
     assert letter == "D"
@@ -238,7 +238,7 @@ def test_the_class_does_not_reach_a_projection_d_s_maps() -> None:
             return self.d.attention_layers()
 
     assert compute_maps.label_changes_maps(
-        compute_maps.Networks(two.sampler, Telling(two.network("D"))), picture, ["12", "24"], CPU
+        compute_maps.CheckpointNetworks(two.sampler, Telling(two.network("D"))), picture, ["12", "24"], CPU
     )
 
 

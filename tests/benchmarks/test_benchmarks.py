@@ -20,9 +20,9 @@ import precision_quality
 import pytest
 import speed
 import torch
-from parts import attending, peaks, pipeline
-from parts.looking import flops
-from parts.sides import AGAIN, DEFAULT, EXACT, SIDES, TEXTBOOK
+from parts import attention_time, peaks, pipeline
+from parts.implementations import AGAIN, DEFAULT, EXACT, SIDES, TEXTBOOK
+from parts.step_profile import flops
 from parts.systems import SYSTEMS
 from parts.worker import Worker
 
@@ -121,7 +121,7 @@ def test_operations_of_a_convolution_are_those_that_pytorch_counts(monkeypatch: 
 
 
 def test_all_forms_of_attention_are_one_function() -> None:
-    grads = {form: attending.pass_of(form, 64, CPU)() for form in attending.FORMS}
+    grads = {form: attention_time.pass_of(form, 64, CPU)() for form in attention_time.FORMS}
     for form, other in itertools.pairwise(grads):
         for a, b in zip(grads[form], grads[other], strict=True):
             assert torch.allclose(a, b, atol=1e-5), (form, other)
@@ -240,7 +240,7 @@ def _results() -> dict[str, Any]:
         }
         for name in ("dcgan-64", "sagan-32")
     }  # fmt: skip
-    forms = list(attending.FORMS)
+    forms = list(attention_time.FORMS)
     drawn = (TEXTBOOK, "folded fp32", "folded bf16", "`sagan sample`", "textbook again")
     point = {"seconds": reading["seconds"], "peak_mib": {TEXTBOOK: 2, DEFAULT: 1}, "ratio": reading["ratio"]}
     started = ("import torch", "checkpoint", "exported file", "import torch again")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from parts.sides import EXACT, TEXTBOOK, count_parameters, side
+from parts.implementations import EXACT, TEXTBOOK, count_parameters, side
 from parts.systems import CUDA_SYSTEMS, SYSTEMS, System
 from support import benchmarks_path  # noqa: F401
 from textbook import dcgan

@@ -13,7 +13,7 @@ import torch
 from support.tiny_generators import Fixed, Plain, tiny, trained
 
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.engine.attention_maps import attending
+from sagan_cli.engine.attention_maps import record_maps
 from sagan_cli.errors import SaganError
 from sagan_cli.export import checking
 from sagan_cli.export import onnx as exporting
@@ -109,7 +109,7 @@ def test_attention_outputs_are_the_maps_of_the_pass_computed_once(tmp_path: Path
     assert shapes["attention_16"] == ["batch", 128, 32]
     assert shapes["attention_32"] == ["batch", 512, 128]
     feed, _ = fed(made, 3)
-    with attending(made.generator) as seen, torch.no_grad():
+    with record_maps(made.generator) as seen, torch.no_grad():
         made.generator(torch.from_numpy(feed["latent"]), torch.from_numpy(feed["class"]))
     for name, have in zip(("16", "32"), model.run(["attention_16", "attention_32"], feed), strict=True):
         np.testing.assert_allclose(have, seen[name].maps.numpy(), atol=1e-6)

@@ -27,7 +27,7 @@ from support.tiny_generators import Plain, tiny, trained
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import sample
-from sagan_cli.engine.attention_maps import attending
+from sagan_cli.engine.attention_maps import record_maps
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import SaganError
 from sagan_cli.export import web_runtime
@@ -376,7 +376,7 @@ def test_the_pointer_shows_where_its_place_looks(index: int, fresh: Page) -> Non
     fresh.put("layer", index)
     facts = fresh.run("return sagan.facts.attention")[index]
     z, y = sample.latents([sample.Request(1, 2)], fresh.made.spec, None)
-    with attending(fresh.made.generator) as found, torch.inference_mode():
+    with record_maps(fresh.made.generator) as found, torch.inference_mode():
         fresh.made.generator(z, y)
     layer = found[facts["name"]]
     assert (tuple(facts["query_grid"]), tuple(facts["key_grid"])) == (layer.query_grid, layer.key_grid)

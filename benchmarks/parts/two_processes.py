@@ -1,6 +1,6 @@
 """One of the processes that torchrun starts: our step on its share of the batch; the first one prints the seconds.
 
-torchrun --standalone --nproc-per-node 2 benchmarks/parts/together.py cpu laptop-32 7
+torchrun --standalone --nproc-per-node 2 benchmarks/parts/two_processes.py cpu laptop-32 7
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def main() -> None:
 
     from measuring import interleaved, summary, timed, waiting
 
-    from parts.sides import DEFAULT, side
+    from parts.implementations import DEFAULT, side
     from parts.systems import systems_for
     from sagan_cli.engine.runtime import open_runtime
 

@@ -1,6 +1,6 @@
 """Attention alone, by the number of positions: the textbook's products, ours written out, ours fused, ours as it picks.
 
-python benchmarks/parts/attending.py FORM POSITIONS      # MiB above the start, for a process of its own
+python benchmarks/parts/attention_time.py FORM POSITIONS      # MiB above the start, for a process of its own
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
 from torch.utils.flop_counter import FlopCounterMode
 
-from parts.sides import Take
+from parts.implementations import Take
 
 TOP = 10
 
