@@ -31,8 +31,9 @@ SAMPLES = 2040
 FASHION = "/usr/share/datasets/fashion-mnist"
 
 PAIRED = "--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none"
-FALLING = "--d-lr cosine:4e-4:0:{images} --g-lr cosine:2e-4:0:{images}"
-"""Recipe A: relativistic pairing, R1 and R2, no spectral norm; learning rates on a cosine to 0."""
+COSINE = "--d-lr cosine:4e-4:0:100% --g-lr cosine:2e-4:0:100%"
+HALF = "--d-lr linear:4e-4:0:50%-100% --g-lr linear:2e-4:0:50%-100%"
+"""Learning rates that fall on a cosine over the whole run, or linearly over its second half."""
 
 
 def _penalties(r1: str, r2: str = "", every: int = 4) -> str:
@@ -43,35 +44,36 @@ def _penalties(r1: str, r2: str = "", every: int = 4) -> str:
 RECIPES: dict[str, str] = {
     "default-0.1": "--loss hinge",
     "trial": PAIRED,
-    "a": f"{PAIRED} {FALLING}",
-    "a-linear": f"{PAIRED} --d-lr linear:4e-4:0:{{half}}-{{images}} --g-lr linear:2e-4:0:{{half}}-{{images}}",
-    "a-gamma0.02": f"{_penalties('0.02')} {FALLING}",
-    "a-gamma0.5": f"{_penalties('0.5')} {FALLING}",
-    "a-gamma2": f"{_penalties('2')} {FALLING}",
-    "a-gamma-falls": f"{_penalties('cosine:0.5:0.05:{images}')} {FALLING}",
-    "a-r1-only": f"{_penalties('0.1', '0')} {FALLING}",
-    "a-every1": f"{_penalties('0.1', every=1)} {FALLING}",
-    "a-every8": f"{_penalties('0.1', every=8)} {FALLING}",
-    "a-every16": f"{_penalties('0.1', every=16)} {FALLING}",
-    "a-lr2": f"{PAIRED} --d-lr cosine:8e-4:0:{{images}} --g-lr cosine:4e-4:0:{{images}}",
-    "a-lr4": f"{PAIRED} --d-lr cosine:16e-4:0:{{images}} --g-lr cosine:8e-4:0:{{images}}",
-    "a-equal4": f"{PAIRED} --d-lr cosine:4e-4:0:{{images}} --g-lr cosine:4e-4:0:{{images}}",
-    "a-equal8": f"{PAIRED} --d-lr cosine:8e-4:0:{{images}} --g-lr cosine:8e-4:0:{{images}}",
-    "a-beta2-rises": f"{PAIRED} {FALLING} --beta2 cosine:0.9:0.99:{{images}}",
-    "a-beta2-0.999": f"{PAIRED} {FALLING} --beta2 0.999",
-    "a-ema2k": f"{PAIRED} {FALLING} --ema-halflife 2k",
-    "a-ema10k": f"{PAIRED} {FALLING} --ema-halflife 10k",
-    "a-batch16": f"{PAIRED} {FALLING} --batch 16",
-    "a-batch64": f"{PAIRED} {FALLING} --batch 64",
-    "a-d2": f"{PAIRED} {FALLING} --d-steps 2",
-    "a-sn-d": f"--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm d {FALLING}",
-    "a-sn-both": f"--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm both {FALLING}",
-    "a-hinge": f"--loss hinge --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {FALLING}",
-    "a-nonsat": f"--loss non-saturating --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {FALLING}",
-    "a-attn8": f"{PAIRED} {FALLING} --attn-at 8",
-    "a-attn-none": f"{PAIRED} {FALLING} --attn-at none",
+    "cosine": f"{PAIRED} {COSINE}",
+    "cosine-lr2": f"{PAIRED} --d-lr cosine:8e-4:0:100% --g-lr cosine:4e-4:0:100%",
+    "cosine-lr4": f"{PAIRED} --d-lr cosine:16e-4:0:100% --g-lr cosine:8e-4:0:100%",
+    "half": f"{PAIRED} {HALF}",
+    "half-lr2": f"{PAIRED} --d-lr linear:8e-4:0:50%-100% --g-lr linear:4e-4:0:50%-100%",
+    "half-equal4": f"{PAIRED} --d-lr linear:4e-4:0:50%-100% --g-lr linear:4e-4:0:50%-100%",
+    "half-gamma0.02": f"{_penalties('0.02')} {HALF}",
+    "half-gamma0.5": f"{_penalties('0.5')} {HALF}",
+    "half-gamma2": f"{_penalties('2')} {HALF}",
+    "half-gamma-falls": f"{_penalties('cosine:0.5:0.05:100%')} {HALF}",
+    "half-r1-only": f"{_penalties('0.1', '0')} {HALF}",
+    "half-every1": f"{_penalties('0.1', every=1)} {HALF}",
+    "half-every8": f"{_penalties('0.1', every=8)} {HALF}",
+    "half-every16": f"{_penalties('0.1', every=16)} {HALF}",
+    "half-beta2-rises": f"{PAIRED} {HALF} --beta2 cosine:0.9:0.99:100%",
+    "half-beta2-0.999": f"{PAIRED} {HALF} --beta2 0.999",
+    "half-ema2k": f"{PAIRED} {HALF} --ema-halflife 2k",
+    "half-ema10k": f"{PAIRED} {HALF} --ema-halflife 10k",
+    "half-batch16": f"{PAIRED} {HALF} --batch 16",
+    "half-batch64": f"{PAIRED} {HALF} --batch 64",
+    "half-d2": f"{PAIRED} {HALF} --d-steps 2",
+    "half-sn-d": f"--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm d {HALF}",
+    "half-sn-both": f"--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm both {HALF}",
+    "half-hinge": f"--loss hinge --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {HALF}",
+    "half-nonsat": f"--loss non-saturating --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {HALF}",
+    "half-attn8": f"{PAIRED} {HALF} --attn-at 8",
+    "half-attn-none": f"{PAIRED} {HALF} --attn-at none",
+    "half-augment0.3": f"{PAIRED} {HALF} --augment color=0.3,translation=0.3,cutout=0.3",
 }
-"""Name -> flags of `sagan train`; {images} is the number of images shown in the whole run, {half} half of it."""
+"""Name -> flags of `sagan train`."""
 
 DATASETS: dict[str, tuple[str, int]] = {
     "quadrupeds32": ("--data quadrupeds --size 32", 64_000),
@@ -104,7 +106,7 @@ class Experiment:
         """Flags of `sagan train`, apart from --out."""
         where, images = DATASETS[self.dataset]
         text = f"--preset laptop {where} {RECIPES[self.recipe]} --seed {self.seed}"
-        words = text.replace("{images}", str(images)).replace("{half}", str(images // 2)).split()
+        words = text.split()
         batch = int(words[words.index("--batch") + 1]) if "--batch" in words else 32
         return [*words, "--steps", str(images // batch)]
 
