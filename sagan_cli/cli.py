@@ -130,7 +130,7 @@ def explain(e: Exception) -> int:
 
 
 def _out_of_memory(e: Exception) -> bool:
-    # By name, because torch may not be imported. A CPU has no class of its own.
+    # By name, because torch may not be imported. CPUs have no such class.
     return isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(e)
 
 

@@ -407,7 +407,7 @@ class Exporter:
     own_card: bool = False
     """Whether `write` writes the model card itself."""
     beside: Callable[[Path, Callable[[str], None]], None] | None = None
-    """(path, notify) -> None: write further files beside the finished one."""
+    """(path, notify) -> None: write further files next to the finished one."""
 
     @property
     def folder(self) -> bool:

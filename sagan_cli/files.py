@@ -155,7 +155,7 @@ def unwritable(path: Path, reason: str) -> SaganError:
 
 @contextlib.contextmanager
 def temporary_beside(out: Path | None) -> Iterator[Path]:
-    """Yield an empty directory beside `out`, on the same disk, and delete it at the end; None: the system's temporary
+    """Yield an empty directory next to `out`, on the same disk, and delete it at the end; None: the system's temporary
     folder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The static figure (Zhang et al. 2019, figures 1 and 5): images with numbered queries, beside them their maps."""
+"""The static figure (Zhang et al. 2019, figures 1 and 5): images with numbered queries, and their maps."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Fast start: commands that are imported only when they run, and shortcuts around slow parts of Typer.
 
-The shortcuts replace internals of Typer, whose version pyproject.toml therefore limits; the gains are beside them.
+The shortcuts replace internals of Typer, whose version pyproject.toml therefore limits; the gains are given.
 """
 
 from __future__ import annotations

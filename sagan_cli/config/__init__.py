@@ -1,1 +1,1 @@
-"""What a run is told: the settings, the presets, and the order in which their sources win. No torch."""
+"""Settings of a run, presets and systems, and the priority of their sources. No torch."""

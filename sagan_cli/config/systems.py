@@ -63,7 +63,7 @@ SYSTEMS: dict[str, System] = {
         System("official", "SAGAN as its authors released it: keys and values pooled, values at C/2, beta 2 0.999",
                "Zhang et al., code brain-research/self-attention-gan: non_local.py, model.py",
                _resnet() | _objective("hinge") | _adam(4e-4, 1e-4, 0.0, 0.999)),
-        System("paper", "SAGAN as its text says: no pooling, values at C/8, beta 2 0.9",
+        System("paper", "SAGAN as in the paper's text: no pooling, values at C/8, beta 2 0.9",
                "Zhang et al. 2019 (ICML, arXiv:1805.08318v2), equations 1 to 4 and section 5",
                _resnet("paper") | _BLOCK),
         # Its command line with the hinge loss; it also has a WGAN-GP loss.

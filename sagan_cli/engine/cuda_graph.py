@@ -29,7 +29,7 @@ Kernels that add in varying order differ by far less; a missing update, rate or 
 
 
 class Recorder(Protocol):
-    """What makes recordings: `CudaGraphs`, or a stand-in in tests."""
+    """Makes recordings: `CudaGraphs`, or a substitute in tests."""
 
     def aside(self) -> AbstractContextManager[None]:
         """Return the context in which plain iterations before a recording run."""

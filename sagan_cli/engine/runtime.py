@@ -136,7 +136,7 @@ def open_runtime(device: str, precision: str, *, distributed: bool = False) -> I
         # PyTorch imports this module later by itself. Its default arguments then hold the process group, whose threads
         # would still run while the interpreter ends, and abort the process ("terminate called").
         importlib.import_module("torch.distributed.nn.functional")
-        # gloo beside nccl: votes are host tensors.
+        # gloo and nccl: flags are exchanged as host tensors.
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         try:
             # The other processes wait while the first one packs, which takes hours for a large dataset.

@@ -33,7 +33,7 @@ class Inputs:
         return [tensor for update in (*self.discriminator, self.generator) for tensor in update.values()]
 
     def like(self) -> Inputs:
-        """Return a copy in memory of its own, with the same shapes and layouts."""
+        """Return a copy with the same shapes and layouts."""
         copies = [{name: t.clone() for name, t in update.items()} for update in (*self.discriminator, self.generator)]
         return Inputs(tuple(copies[:-1]), copies[-1])
 

@@ -118,7 +118,7 @@ PROTOCOLS: dict[str, Protocol] = {
         # benchmark differs: it uses the training split and another resizer.
         Protocol("studiogan-valid", "StudioGAN's ImageNet logs: 50,000 against the 50,000 of validation, no EMA",
                  split="test", ema=False, metrics=("isc", "fid"), knobs={"isc_splits": 1}),
-        # FID falls with the number of images (Chong and Forsyth 2020): do not publish it beside values of 50,000.
+        # FID falls with the number of images (Chong and Forsyth 2020): not comparable with values of 50,000.
         Protocol("quick", "default with 10,000 images: a fast estimate, not for publication", n_fake=10_000),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""BigGAN-PyTorch's SAGAN (ajbrock/BigGAN-PyTorch, scripts/launch_SAGAN_bs128x2_ema.sh): tables of its own in each norm.
+"""BigGAN-PyTorch's SAGAN (ajbrock/BigGAN-PyTorch, scripts/launch_SAGAN_bs128x2_ema.sh), which has tables in each norm.
 
 The norms' tables are plain embeddings, with 1 added to the gain; evaluation normalises by stored_mean and stored_var.
 With --cross_replica and --mybn these lie one module deeper, under other names.

@@ -35,7 +35,7 @@ class Loaded:
     sha256: str
     tensors: Mapping[str, Tensor]
     step: int
-    """From a number `step` beside the state dict, or from the file name; 0 if unknown."""
+    """From a number `step` next to the state dict, or from the file name; 0 if unknown."""
 
 
 def read(path: Path) -> Loaded:

@@ -1,7 +1,7 @@
 """The well-known DCGAN-shaped port (heykeetae/Self-Attention-GAN, sagan_models.py): 64 pixels, no classes.
 
 Its own spectral norm takes the rows of a transposed convolution's matrix for the input channels, which our
-`sagan-dcgan` does when asked (`deconv_rows`). The source runs at 64 pixels only, so no other size is read.
+`sagan-dcgan` does with the option `deconv_rows`. The project has 64 pixels only, so no other size is read.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def read(foreign: Foreign) -> Converted:
 
 
 def _layout(foreign: Foreign) -> Layout:
-    """Blocks and attention stand in one list."""
+    """Return the layout; blocks and attention are in one list."""
     blocks: list[str] = []
     attention = {}
     i = 0

@@ -19,7 +19,7 @@ from sagan_cli.plugins import registry
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss and the terms beside it; each term has a weight and an interval."""
+    """A loss and its terms; each term has a weight and an interval."""
 
     loss: Loss
     penalties: tuple[tuple[Term, Penalty], ...] = ()

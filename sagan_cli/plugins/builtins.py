@@ -26,7 +26,7 @@ class BuiltIn(NamedTuple):
     """`module:attribute`."""
     summary: str
     options: Mapping[str, Any] = MappingProxyType({})
-    """Of an architecture: the value of each of its options that `auto` stands for."""
+    """Of an architecture: the value of each of its options under `auto`."""
 
 
 _METRICS = "sagan_cli.evaluation.metrics"

@@ -23,7 +23,7 @@ from sagan_cli.plugins.builtins import BUILTINS as BUILTINS
 from sagan_cli.plugins.builtins import GROUPS as GROUPS
 
 NOUNS = {
-    "datasets": "data set", "architectures": "architecture", "commands": "command", "metrics": "metric",
+    "datasets": "dataset", "architectures": "architecture", "commands": "command", "metrics": "metric",
     "losses": "loss", "penalties": "penalty", "augmentations": "augmentation", "constraints": "constraint",
     "loggers": "logger", "exporters": "export format",
 }  # fmt: skip
@@ -286,4 +286,4 @@ def _line(e: BaseException) -> str:
 def _way_out(entry: Entry) -> str:
     if entry.builtin:
         return "reinstall sagan-cli"
-    return f"'sagan plugins --check' looks at all plugins, {ALLOWLIST}= runs without them"
+    return f"'sagan plugins --check' checks all plugins, {ALLOWLIST}= runs without them"

@@ -112,7 +112,7 @@ def test_a_plugin_says_where_its_attention_stands(site: Path):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UsageError, match=r"--data cifar100: no such data set \(did you mean 'cifar10'\?\); there are"):
+    with pytest.raises(UsageError, match=r"--data cifar100: no such dataset \(did you mean 'cifar10'\?\); there are"):
         registry.load("datasets", "cifar100")
     known = "sagan, sagan-dcgan, sagan-tutorial, sagan-cifar, dcgan"
     with pytest.raises(UsageError, match=rf"--arch vit: no such architecture; there are {known}$"):
@@ -157,7 +157,7 @@ def test_a_factory_that_raises_says_whose_it_is(site: Path):
         """,
     )
     registry.refresh()
-    with pytest.raises(PluginError, match=r"data set 'broken' of fake 1\.0 failed: ZeroDivisionError: by zero; "):
+    with pytest.raises(PluginError, match=r"dataset 'broken' of fake 1\.0 failed: ZeroDivisionError: by zero; "):
         registry.load("datasets", "broken")(Path())
     with pytest.raises(DataError, match=r"^no pictures$"):
         registry.load("datasets", "empty")(Path())

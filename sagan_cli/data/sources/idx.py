@@ -97,9 +97,7 @@ def open_idx(folder: Path, *, split: str, height: int, width: int, where: str, u
     if unconditional:
         return IdxDataset(images, hints, None, (), ())
     if label_path is None:
-        raise DataError(
-            f"--data {where}: {image_path.name} has no labels file beside it: add it or pass --unconditional"
-        )
+        raise DataError(f"--data {where}: {image_path.name} has no labels file: add it or pass --unconditional")
     labels = open_idx_file(label_path, 1)
     if labels.shape[0] != images.shape[0]:
         raise DataError(
