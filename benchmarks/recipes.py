@@ -171,7 +171,7 @@ def table() -> str:
         lines += [f"### {dataset}, {DATASETS[dataset][1]:,} images shown", ""]
         lines += ["| recipe | seeds | " + " | ".join(names) + " | images/s |", "|---" * (len(names) + 3) + "|"]
         for recipe, results in recipes.items():
-            cells = [_cell([r["score"][name] for r in results]) for name in names]
+            cells = [_cell([r["score"][name] for r in results if name in r["score"]]) for name in names]
             speed = np.mean([r["images_per_second"] for r in results])
             lines.append(f"| `{recipe}` | {len(results)} | " + " | ".join(cells) + f" | {speed:.0f} |")
         lines.append("")
@@ -179,7 +179,9 @@ def table() -> str:
 
 
 def _cell(values: list[float]) -> str:
-    """Mean, and the single values in brackets."""
+    """Return the mean, and the single values in brackets; "-" without values."""
+    if not values:
+        return "-"
     return f"{np.mean(values):.3g}" + (f" ({', '.join(f'{v:.3g}' for v in values)})" if len(values) > 1 else "")
 
 
