@@ -59,29 +59,21 @@ def read_file(source: Path | IO[bytes], device: torch.device | None = None) -> s
     """
     device = device or torch.device("cpu")
     if isinstance(source, Path):
-        try:
-            with source.open("rb") as f:
-                _refuse_pickle(f.read(4), source)
-        except OSError as e:
-            raise CheckpointError(f"{source}: cannot be read: {e.strerror or e}") from e
         return _read(source, source, device)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.safetensors"
         with copy.open("wb") as f:
-            start = source.read(4)
-            _refuse_pickle(start, STDIN)
-            f.write(start)
             shutil.copyfileobj(source, f, 1 << 20)
         return _read(copy, STDIN, device)
 
 
-def _refuse_pickle(start: bytes, path: Path) -> None:
-    if start[:1] == b"\x80" or start == b"PK\x03\x04":
-        raise CheckpointError(f"{path}: not a safetensors file: it looks like a pickle, which sagan never opens")
-
-
 def _read(file: Path, path: Path, device: torch.device) -> sample.Sampler:
     """Read `file`; `path` is its name in messages."""
+    try:
+        with file.open("rb") as f:
+            start = f.read(4)
+    except OSError as e:
+        raise CheckpointError(f"{path}: cannot be read: {e.strerror or e}") from e
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -95,6 +87,11 @@ def _read(file: Path, path: Path, device: torch.device) -> sample.Sampler:
             # Copies, because the library maps the file, which may change or disappear.
             tensors = {name: opened.get_tensor(name).clone() for name in slices}
     except SafetensorError as e:
+        # Only now: a sound file may begin with these bytes as well, which are the length of its header.
+        if start[:1] == b"\x80" or start == b"PK\x03\x04":
+            raise CheckpointError(
+                f"{path}: not a safetensors file: it looks like a pickle, which sagan never opens"
+            ) from e
         line = " ".join(str(e).split())[:200]
         raise CheckpointError(f"{path}: not a safetensors file, or damaged or cut short: {line}") from e
     claimed = stated.pop(DIGEST)

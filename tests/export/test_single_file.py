@@ -207,6 +207,17 @@ def test_what_is_no_such_file(data: bytes, says: str) -> None:
     assert says in refused(data)
 
 
+def test_a_header_of_any_length_is_read(good: bytes, tmp_path: Path) -> None:
+    """A header of 128 + 256 k bytes begins like a pickle."""
+    header, rest = split(good)
+    text = json.dumps(header).encode()
+    data = joined(text + b" " * ((0x80 - len(text)) % 256), rest)
+    assert data[0] == 0x80
+    (tmp_path / "m.safetensors").write_bytes(data)
+    for source in (tmp_path / "m.safetensors", io.BytesIO(data)):
+        assert read_file(source).facts.step == 7
+
+
 def entry(**own: Any) -> Callable[[dict[str, Any]], object]:
     return lambda header: header["linear.bias"].update(own)
 
