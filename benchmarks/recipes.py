@@ -33,6 +33,10 @@ FASHION = "/usr/share/datasets/fashion-mnist"
 PAIRED = "--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none"
 COSINE = "--d-lr cosine:4e-4:0:100% --g-lr cosine:2e-4:0:100%"
 HALF = "--d-lr linear:4e-4:0:50%-100% --g-lr linear:2e-4:0:50%-100%"
+HALF2 = "--d-lr linear:8e-4:0:50%-100% --g-lr linear:4e-4:0:50%-100%"
+HALF4 = "--d-lr linear:16e-4:0:50%-100% --g-lr linear:8e-4:0:50%-100%"
+COSINE2 = "--d-lr cosine:8e-4:0:100% --g-lr cosine:4e-4:0:100%"
+COSINE4 = "--d-lr cosine:16e-4:0:100% --g-lr cosine:8e-4:0:100%"
 """Learning rates that fall on a cosine over the whole run, or linearly over its second half."""
 
 
@@ -45,14 +49,25 @@ RECIPES: dict[str, str] = {
     "default-0.1": "--loss hinge",
     "trial": PAIRED,
     "cosine": f"{PAIRED} {COSINE}",
-    "cosine-lr2": f"{PAIRED} --d-lr cosine:8e-4:0:100% --g-lr cosine:4e-4:0:100%",
-    "cosine-lr4": f"{PAIRED} --d-lr cosine:16e-4:0:100% --g-lr cosine:8e-4:0:100%",
+    "cosine-lr2": f"{PAIRED} {COSINE2}",
+    "cosine-lr4": f"{PAIRED} {COSINE4}",
     "half": f"{PAIRED} {HALF}",
-    "half-lr2": f"{PAIRED} --d-lr linear:8e-4:0:50%-100% --g-lr linear:4e-4:0:50%-100%",
+    "half-lr2": f"{PAIRED} {HALF2}",
     "half-equal4": f"{PAIRED} --d-lr linear:4e-4:0:50%-100% --g-lr linear:4e-4:0:50%-100%",
     "half-gamma0.02": f"{_penalties('0.02')} {HALF}",
     "half-gamma0.5": f"{_penalties('0.5')} {HALF}",
     "half-gamma2": f"{_penalties('2')} {HALF}",
+    "half-gamma0.5-lr2": f"{_penalties('0.5')} {HALF2}",
+    "half-gamma0.5-lr4": f"{_penalties('0.5')} {HALF4}",
+    "half-gamma0.5-lr2-batch16": f"{_penalties('0.5')} {HALF2} --batch 16",
+    "half-gamma0.5-lr2-ema2k": f"{_penalties('0.5')} {HALF2} --ema-halflife 2000",
+    "half-gamma0.5-lr2-beta2-0.9": f"{_penalties('0.5')} {HALF2} --beta2 0.9",
+    "half-gamma0.5-lr2-equal": f"{_penalties('0.5')} --d-lr linear:6e-4:0:50%-100% --g-lr linear:6e-4:0:50%-100%",
+    "half-gamma0.5-lr2-width48": f"{_penalties('0.5')} {HALF2} --width 48",
+    "half-gamma1-lr2": f"{_penalties('1')} {HALF2}",
+    "half-gamma2-falls-lr2": f"{_penalties('cosine:2:0.2:100%')} {HALF2}",
+    "cosine-gamma0.5-lr2": f"{_penalties('0.5')} {COSINE2}",
+    "cosine-gamma0.5-lr4": f"{_penalties('0.5')} {COSINE4}",
     "half-gamma-falls": f"{_penalties('cosine:0.5:0.05:100%')} {HALF}",
     "half-r1-only": f"{_penalties('0.1', '0')} {HALF}",
     "half-every1": f"{_penalties('0.1', every=1)} {HALF}",
