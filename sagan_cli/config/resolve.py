@@ -99,6 +99,8 @@ def resolve(
         merged["train.steps"] = _Given(steps, "--kimg")
     _require_decay(merged)
     _require_registered(merged)
+    if merged["train.ada"].value and not merged["train.augment"].value:
+        raise UsageError("--ada: there is nothing to adapt; add --augment color,translation,cutout")
     options = {k.removeprefix(OPTIONS_KEY + "."): g.value for k, g in merged.items() if k.startswith(OPTIONS_KEY + ".")}
     values = {k: g.value for k, g in merged.items() if k in SETTINGS}
     return Resolved(build(values, options), {k: g.source for k, g in merged.items()}, tuple(notes))

@@ -113,6 +113,15 @@ class TrainConfig:
         metavar="NAME[=PROBABILITY],...",
         kind="augmentations",
     )
+    ada: float = setting(
+        0.0,
+        "Adaptive augmentation: multiply the probabilities of --augment by a factor that rises from 0 while the mean "
+        "sign of the discriminator on real images (for a loss over pairs: on differences) is above this target, 0.6 "
+        "in Karras et al. 2020; 0 turns it off.",
+        low=0.0,
+        high=1.0,
+    )
+    ada_images: int = setting(500_000, "Images within which the factor of --ada can rise from 0 to 1.", low=1)
     clip: float = setting(0.0, "Largest absolute weight of the discriminator (0.01 in WGAN); 0 is no limit.", low=0.0)
     constraint: str = setting(
         "",

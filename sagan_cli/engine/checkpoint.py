@@ -2,7 +2,7 @@
 
     checkpoints/00000500/
         model.safetensors    generator.* and ema.*, for sampling
-        state.safetensors    discriminator.*, opt_g.*, opt_d.*, for resuming
+        state.safetensors    discriminator.*, opt_g.*, opt_d.*, adaptive.*, for resuming
         checkpoint.json      step, network, data, and the sha256 of the two files
 
 The directory is created by one rename, so it is complete or absent.
@@ -62,6 +62,8 @@ def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str,
         state = _prefixed("discriminator", networks.discriminator.state_dict())
         state |= _optimiser_tensors("opt_g", networks.opt_g, networks.generator)
         state |= _optimiser_tensors("opt_d", networks.opt_d, networks.discriminator)
+        if networks.adaptive is not None:
+            state |= _prefixed("adaptive", networks.adaptive.state_dict())
         for name, tensors in ((MODEL, model), (STATE, state)):
             save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, work / name)
         facts = {
@@ -160,7 +162,9 @@ def restore(facts: Facts, networks: Networks, ema: EMA) -> int:
     tensors = load_tensors(facts, MODEL, ("generator", "ema"))
     load_module(networks.generator, tensors, "generator", facts.path)
     load_module(ema.module, tensors, "ema", facts.path)
-    tensors = load_tensors(facts, STATE, ("discriminator", "opt_g", "opt_d"))
+    tensors = load_tensors(facts, STATE, ("discriminator", "opt_g", "opt_d", "adaptive"))
+    if networks.adaptive is not None:
+        load_module(networks.adaptive, tensors, "adaptive", facts.path)
     load_module(networks.discriminator, tensors, "discriminator", facts.path)
     _load_optimiser("opt_g", networks.opt_g, networks.generator, tensors, facts.path)
     _load_optimiser("opt_d", networks.opt_d, networks.discriminator, tensors, facts.path)

@@ -138,6 +138,8 @@ def state(networks: Networks) -> State:
             for slot, value in optimiser.state.get(weight, {}).items():
                 if isinstance(value, Tensor):
                     found.setdefault(f"{slot} of the {name}'s optimiser", []).append(value)
+    if networks.adaptive is not None:
+        found["strength of the augmentation"] = list(networks.adaptive.buffers())
     return found
 
 

@@ -19,6 +19,7 @@ from sagan_cli.engine.networks import Networks
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.step_inputs import Inputs, Statistics, Tensors
 from sagan_cli.errors import UsageError
+from sagan_cli.objectives.adaptive import discriminator_sign
 from sagan_cli.objectives.objective import Objective
 from sagan_cli.ops.precision import wide
 
@@ -60,7 +61,8 @@ def update_discriminator(
             uses the statistics of a slice; otherwise the result is that of the whole batch.
 
     Returns:
-        `d_loss` (with penalties), `d_real` and `d_fake` (mean logits), and the value of each penalty by its name.
+        `d_loss` (with penalties), `d_real` and `d_fake` (mean logits), `d_sign` (`discriminator_sign`), `augment_p`
+        with `--ada`, and the value of each penalty by its name.
     """
     advance_spectral_norms(networks.discriminator)
     networks.opt_d.zero_grad(set_to_none=True)
@@ -75,7 +77,11 @@ def update_discriminator(
     with torch.no_grad():
         for term, constraint in objective.constraints:
             constraint.apply(networks.discriminator, term.weight.start)
-    return {name: torch.stack([part[name] for part in found]).mean() for name in found[0]}
+    means = {name: torch.stack([part[name] for part in found]).mean() for name in found[0]}
+    if networks.adaptive is not None:
+        networks.adaptive.update_(runtime.mean(means["d_sign"]))
+        means["augment_p"] = networks.adaptive.strength.clone()
+    return means
 
 
 def _discriminator_loss(networks: Networks, runtime: Runtime, objective: Objective, inputs: Tensors) -> Statistics:
@@ -83,8 +89,8 @@ def _discriminator_loss(networks: Networks, runtime: Runtime, objective: Objecti
     d, real_labels, fake_labels = networks.discriminator, inputs.get("real_labels"), inputs.get("fake_labels")
     with torch.no_grad(), runtime.autocast():
         fake = networks.generator(inputs["latents"], fake_labels)
-    real = objective.augment(inputs["real"], inputs, "real")
-    fake = objective.augment(fake.to(real.dtype), inputs, "fake")
+    real = objective.augment(inputs["real"], inputs, "real", networks.adaptive)
+    fake = objective.augment(fake.to(real.dtype), inputs, "fake", networks.adaptive)
     if getattr(d, "batches_apart", False):
         # With batch norm in D, real and fake images have statistics of their own.
         with runtime.autocast():
@@ -103,10 +109,12 @@ def _discriminator_loss(networks: Networks, runtime: Runtime, objective: Objecti
             values[term.name] = penalty.compute(given)
             loss = loss + inputs[f"weight.{term.name}"].to(loss.dtype) * values[term.name]
     # A penalty of a plugin may have any name, but must not replace the loss.
-    return {"d_loss": loss, "d_real": on_real.mean(), "d_fake": on_fake.mean()} | {
-        f"penalty_{name}" if name in ("d_loss", "g_loss", "d_real", "d_fake") else name: value
-        for name, value in values.items()
-    }
+    statistics = {
+        "d_loss": loss, "d_real": on_real.mean(), "d_fake": on_fake.mean(),
+        "d_sign": discriminator_sign(objective.loss, on_real, on_fake),
+    }  # fmt: skip
+    reserved = {*statistics, "g_loss", "augment_p"}
+    return statistics | {f"penalty_{name}" if name in reserved else name: v for name, v in values.items()}
 
 
 def update_generator(
@@ -122,11 +130,11 @@ def update_generator(
         labels = part.get("fake_labels")
         on_real = None
         with runtime.autocast():
-            fake = objective.augment(networks.generator(part["latents"], labels), part, "fake")
+            fake = objective.augment(networks.generator(part["latents"], labels), part, "fake", networks.adaptive)
             logits = networks.discriminator(fake, labels)
             if objective.loss.uses_real:
                 with torch.no_grad():
-                    real = objective.augment(part["real"], part, "real")
+                    real = objective.augment(part["real"], part, "real", networks.adaptive)
                     on_real = wide(networks.discriminator(real, part.get("real_labels")))
         loss = objective.loss.generator(on_real, wide(logits))
         (loss if parts == 1 else loss / parts).backward()

@@ -13,6 +13,7 @@ from sagan_cli.config.schedule import parse_schedule
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.model.ema import EMA
+from sagan_cli.objectives.adaptive import AdaptiveStrength
 from sagan_cli.ops.randomness import generator
 from sagan_cli.plugins import registry
 
@@ -25,6 +26,8 @@ class Networks:
     discriminator: nn.Module
     opt_g: torch.optim.Optimizer
     opt_d: torch.optim.Optimizer
+    adaptive: AdaptiveStrength | None = None
+    """State of `--ada`; None: the augmentations have their own probabilities."""
 
 
 def build(arch: str, spec: ModelSpec) -> tuple[nn.Module, nn.Module]:
@@ -48,7 +51,8 @@ def create(arch: str, spec: ModelSpec, train: TrainConfig, device: torch.device)
     # Fused Adam is one pass over each weight; Metal has none. The rates are set before each step (`Schedules`).
     fused = device.type in ("cpu", "cuda")
     opt_g, opt_d = (torch.optim.Adam(n.parameters(), betas=(train.beta1, 0.9), fused=fused) for n in (g, d))
-    networks, ema = Networks(g, d, opt_g, opt_d), EMA(g)
+    adaptive = AdaptiveStrength(train.ada, train.ada_images, train.batch).to(device) if train.ada else None
+    networks, ema = Networks(g, d, opt_g, opt_d, adaptive), EMA(g)
     Schedules(train).apply(networks, ema, 0)
     return networks, ema
 

@@ -13,6 +13,7 @@ from sagan_cli.config.schedule import Term, parse_schedule, parse_terms
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.contracts import Augmentation, Constraint, Loss, Penalty
 from sagan_cli.errors import UsageError
+from sagan_cli.objectives.adaptive import AdaptiveStrength
 from sagan_cli.ops.randomness import generator
 from sagan_cli.plugins import registry
 
@@ -79,10 +80,19 @@ class Objective:
                 stream = generator(seed, f"{term.name}/{network}/{which}", update)
                 yield f"random.{term.name}.{which}", augmentation.random(stream, count)
 
-    def augment(self, images: Tensor, given: dict[str, Tensor], which: str) -> Tensor:
-        """Apply all augmentations to images (N, C, H, W); `which` is `real` or `fake`."""
+    def augment(
+        self, images: Tensor, given: dict[str, Tensor], which: str, adaptive: AdaptiveStrength | None
+    ) -> Tensor:
+        """Apply all augmentations to images (N, C, H, W).
+
+        Args:
+            which: `real` or `fake`.
+            adaptive: multiplies the probabilities; None: they are used as they are.
+        """
         for term, augmentation in self.augmentations:
             probability = given[f"probability.{term.name}"].to(images.dtype)
+            if adaptive is not None:
+                probability = probability * adaptive.strength
             images = augmentation.apply(images, given[f"random.{term.name}.{which}"], probability)
         return images
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support.cli import ok
+from support.cli import fails, ok
 from torch import Tensor
 
 from sagan_cli.contracts import Augmentation
+from sagan_cli.objectives.adaptive import AdaptiveStrength, discriminator_sign
 from sagan_cli.objectives.augmentations import COLOR, CUTOUT, TRANSLATION
+from sagan_cli.objectives.losses import HINGE, RELATIVISTIC
 
 ALL = {"color": COLOR, "translation": TRANSLATION, "cutout": CUTOUT}
 
@@ -93,3 +96,55 @@ def test_they_train_and_resume_to_the_bit(tmp_path: Path) -> None:
     ok(*flags[:-1], "color", "--steps", 6, "--out", "other", cwd=tmp_path)
     other = json.loads((tmp_path / "other/checkpoints/00000006/checkpoint.json").read_text())
     assert other["sha256"] != whole["sha256"]
+
+
+def test_the_strength_follows_the_sign_of_d() -> None:
+    signs = np.random.default_rng(0).uniform(-1, 1, 60) + np.repeat([1.0, -1.0, 0.6], 20)
+    adaptive, mean, strength, found = AdaptiveStrength(0.6, 1000, 50), 0.0, 0.0, list[float]()
+    for sign in signs:
+        mean += (sign - mean) / 4
+        strength = min(1.0, max(0.0, strength + 0.05 * np.sign(mean - 0.6)))
+        adaptive.update_(torch.tensor(sign))
+        found.append(adaptive.strength.item())
+        assert found[-1] == pytest.approx(strength, abs=1e-6)
+    assert found[19] > 0.5
+    assert found[39] == 0
+
+
+def test_the_sign_is_of_logits_or_of_pairs() -> None:
+    real, fake = torch.tensor([3.0, 3.0, -1.0, 2.0]), torch.tensor([1.0, 4.0, -2.0, 1.0])
+    assert discriminator_sign(HINGE, real, fake) == 0.5
+    assert discriminator_sign(RELATIVISTIC, real, fake) == 0.5
+    assert discriminator_sign(RELATIVISTIC, real, fake - 5) == 1
+    assert discriminator_sign(HINGE, real, fake - 5) == 0.5
+
+
+def test_adaptive_augmentation_trains_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    flags = (
+        "train", "--data", "quadrupeds", "--size", 16, "--width", 2, "--batch", 4, "--attn-at", "none", "-q",
+        "--log-every", 1, "--loss", "relativistic", "--d-lr", 0.02, "--augment", "color,translation,cutout", "--ada-images", 40,
+    )  # fmt: skip
+    ok(*flags, "--ada", 0.05, "--steps", 12, "--out", "whole", cwd=tmp_path)
+    ok(*flags, "--ada", 0.05, "--steps", 5, "--out", "parts", cwd=tmp_path)
+    ok(*flags, "--ada", 0.05, "--steps", 12, "--out", "parts", cwd=tmp_path)
+    ok(*flags, "--ada", 1.0, "--steps", 12, "--out", "never", cwd=tmp_path)
+    ok(*flags[:-4], "--steps", 12, "--out", "none", cwd=tmp_path)
+
+    def digests(run: str) -> Any:
+        return json.loads((tmp_path / run / "checkpoints/00000012/checkpoint.json").read_text())["sha256"]
+
+    def logged(run: str) -> list[float]:
+        lines = map(json.loads, (tmp_path / run / "metrics.jsonl").read_text().splitlines())
+        return [line["augment_p"] for line in lines]
+
+    assert digests("whole") == digests("parts")
+    assert logged("whole") == logged("parts")
+    assert max(logged("whole")) >= 0.2
+    assert set(logged("never")) == {0.0}
+    model = "model.safetensors"
+    assert digests("never")[model] == digests("none")[model] != digests("whole")[model]
+
+
+def test_there_must_be_something_to_adapt(tmp_path: Path) -> None:
+    assert "--augment color,translation,cutout" in fails(2, "train", "--ada", 0.6, "--out", "r", cwd=tmp_path)
+    assert not (tmp_path / "r").exists()
