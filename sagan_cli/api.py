@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sagan_cli import console, runs
+from sagan_cli.config import recipe
 from sagan_cli.config.resolve import Resolved, resolve
 from sagan_cli.config.schema import SETTINGS
 from sagan_cli.errors import SaganError, UsageError, closest
@@ -149,6 +151,33 @@ def preset_for(device: str) -> str:
     return "laptop" if pick_device(device).type == "cpu" else "base"
 
 
+def with_recipe(resolved: Resolved, opened: Opened) -> tuple[Resolved, list[str]]:
+    """Choose the settings that the user left open from the data.
+
+    Returns:
+        The settings, and lines for the user: what was chosen and why.
+
+    Raises:
+        DataError, PluginError: images cannot be read.
+    """
+
+    def mirror() -> tuple[bool, str]:
+        from sagan_cli.data.mirror import check_mirror
+
+        found = check_mirror(opened.dataset)
+        return found.allowed, str(found)
+
+    form = opened.form
+    parts = recipe.choose(resolved, recipe.DataFacts(len(opened.dataset), form.height, form.width, mirror))
+    if not parts:
+        return resolved, []
+    size = f"{form.height}x{form.width}" if form.height != form.width else f"{form.height}"
+    return recipe.apply(resolved, parts), [
+        f"recipe {len(opened.dataset):,} images at {size} px, chosen from the data (--system paper: the paper's):",
+        *(f"       {part.about}" for part in parts),
+    ]
+
+
 def check_batch(resolved: Resolved, runtime: Runtime) -> None:
     """Refuse a batch that cannot be divided.
 
@@ -192,6 +221,14 @@ def run_training(
     from sagan_cli.engine.train import train as train_job
 
     chosen = runs.find_run(resolved, out=out, resume=resume, new=new) if runtime.leads else None
+    reasons: list[str] = []
+    if resolved.left_open:
+        if chosen and chosen.record:
+            resolved = recipe.recorded(resolved, chosen.record)
+        elif runtime.leads:
+            resolved, reasons = with_recipe(resolved, opened)
+        told = runtime.tell(json.dumps(recipe.values_of(resolved)) if runtime.leads else None)
+        resolved = recipe.with_values(resolved, json.loads(told))
     if not runtime.leads:
         runtime.barrier()  # the first process packs; the others find the pack
     job = open_job(resolved.config, opened, progress, notify)
@@ -203,7 +240,7 @@ def run_training(
     with run.lock() if runtime.leads else nullcontext():
         if chosen:
             runs.record_start(chosen, resolved, machine_facts(job, runtime))
-            _introduce(job, chosen, runtime, notify, warn)
+            _introduce(job, chosen, runtime, reasons, notify, warn)
         scorer = None
         if job.config.run.eval_every != "off":
             from sagan_cli.evaluation.scoring import Context
@@ -222,14 +259,21 @@ def run_training(
 
 
 def _introduce(
-    job: Job, chosen: runs.Chosen, runtime: Runtime, notify: Callable[[str], None], warn: Callable[[str], None]
+    job: Job,
+    chosen: runs.Chosen,
+    runtime: Runtime,
+    reasons: list[str],
+    notify: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> None:
-    """Report data, model and run in three lines."""
+    """Report data, recipe, model and run, a line or more each."""
     from sagan_cli.engine.networks import describe_attention
 
     spec, pack, steps, before = job.spec, job.pack, job.config.train.steps, chosen.record
     classes = f"{len(pack.class_names)} classes" if pack.class_names else "no classes"
     notify(f"data   {job.config.data.data}: {len(pack.images)} images, {classes}")
+    for line in reasons:
+        notify(line)
     notify(
         f"model  {job.config.model.arch} {spec.height}x{spec.width}x{spec.channels}, width {spec.base_width}, "
         f"attention at {describe_attention(job.config.model.arch, spec)}; {runtime.device}, {runtime.precision}"

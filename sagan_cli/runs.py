@@ -231,7 +231,7 @@ def find_run(resolved: Resolved, *, out: Path | None, resume: Path | None, new: 
         for run in reversed(all_runs()):
             try:
                 record = run.read()
-                if same_run(resolved, flatten(record["config"])):
+                if same_run(resolved, record):
                     return Chosen(run, record)
             except (SaganError, KeyError):
                 continue  # a damaged run does not prevent a new one
@@ -248,7 +248,7 @@ def new_run(label: str, out: Path | None) -> Chosen:
 
 def _again(resolved: Resolved, run: Run) -> Chosen:
     record = trainable(run)
-    frozen_for_resume(resolved, flatten(record["config"]))
+    frozen_for_resume(resolved, record)
     return Chosen(run, record)
 
 

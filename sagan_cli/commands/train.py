@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console, runs
-from sagan_cli.api import check_batch, preset_for, run_training, with_absolute_path
+from sagan_cli.api import check_batch, preset_for, run_training, with_absolute_path, with_recipe
 from sagan_cli.commands.options import Json, Quiet
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import flatten, resolve, to_toml
@@ -156,17 +156,19 @@ def train(
 
     # Errors are reported before PyTorch is imported, which takes seconds. The automatic preset does not affect them.
     resolved = resolve(**layers, preset=None if preset == "auto" else preset)
-    if not print_config:
-        from sagan_cli.data.sources.opening import open_data
+    from sagan_cli.data.sources.opening import open_data
 
-        registry.find("architectures", resolved.config.model.arch)
-        opened = open_data(resolved.config, download=download)
+    registry.find("architectures", resolved.config.model.arch)
+    opened = open_data(resolved.config, download=download)
     if preset == "auto" and resume is None:
         resolved = resolve(**layers, preset=preset_for(resolved.config.train.device))
     for line in resolved.notes:
         console.note(line)
     _require_interval(resolved.config.run.eval_every)
     if print_config:
+        resolved, reasons = with_recipe(resolved, opened) if resume is None else (resolved, [])
+        for line in reasons:
+            console.note(line)
         console.result(to_toml(resolved).rstrip("\n"))
         return
     resolved = with_absolute_path(resolved)
@@ -250,6 +252,9 @@ def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool)
     from sagan_cli.engine.job import preview_spec
     from sagan_cli.engine.networks import describe_attention, estimate_cost
 
+    resolved, reasons = with_recipe(resolved, opened)
+    for line in reasons:
+        console.note(line)
     config = resolved.config
     spec = preview_spec(config, opened)
     at_once = config.train.batch // runtime.world // config.train.accumulate

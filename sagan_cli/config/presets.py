@@ -12,15 +12,25 @@ def _system(name: str) -> dict[str, Any]:
     return dict(SYSTEMS[name].settings)
 
 
+RECIPE_PRESETS = ("laptop", "base")
+"""Presets whose other settings the recipe chooses from the data (`config/recipe.py`)."""
+RECIPE_ARCHITECTURE = "sagan"
+"""The architecture that the recipe was measured with; others keep the settings of their preset."""
+
+_LAPTOP = {
+    "model.width": 32, "train.batch": 32, "train.steps": 2000, "train.beta2": 0.99, "train.d_lr": 4e-4,
+    "train.g_lr": 2e-4,
+}  # fmt: skip
+_BASE = {"model.width": 64, "train.batch": 64, "train.steps": 100_000}
+_HINGE = {
+    "train.loss": "hinge", "train.penalty": "", "model.spectral_norm": "auto", "train.augment": "", "train.ada": 0.0,
+}  # fmt: skip
+
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    # quadrupeds at 32 pixels: 88 and 98 of 100 images have four legs after 2000 steps, two seeds (docs/training.md)
-    "laptop": ("a small network for a CPU: recognisable images within minutes", {
-        "model.width": 32, "train.batch": 32, "train.steps": 2000, "train.d_lr": 4e-4, "train.g_lr": 2e-4,
-        "train.beta2": 0.99,
-    }),
-    "base": ("the published widths and rates at a batch that one GPU holds", {
-        "model.width": 64, "train.batch": 64, "train.steps": 100_000,
-    }),
+    "laptop": ("a small network for a CPU, the recipe chosen from the data", _LAPTOP),
+    "base": ("the published widths at a batch that one GPU holds, the recipe chosen from the data", _BASE),
+    "laptop-hinge": ("laptop with the hinge loss and spectral norm: the default until version 0.3", _LAPTOP | _HINGE),
+    "base-hinge": ("base with the hinge loss and spectral norm: the default until version 0.3", _BASE | _HINGE),
     # ImageNet 128x128, 1000 classes: the paper reports FID 18.28 and IS 51.43 after 1M steps (feat32, Table 1)
     "paper": ("ImageNet at 128 pixels as in Zhang et al. 2019, with an EMA", {
         "data.size": "128", "model.width": 64, "model.latent": 128, "model.attn_at": "32",

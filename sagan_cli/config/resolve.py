@@ -11,9 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from sagan_cli.config import systems
-from sagan_cli.config.presets import PRESETS
+from sagan_cli.config.presets import PRESETS, RECIPE_ARCHITECTURE, RECIPE_PRESETS
 from sagan_cli.config.schedule import Schedule, parse_schedule, parse_terms
-from sagan_cli.config.schema import OPTIONS_KEY, RENAMED, SETTINGS, Config, Setting, build, current_keys, effective
+from sagan_cli.config.schema import (
+    OPTIONS_KEY,
+    RECIPE_KEYS,
+    RENAMED,
+    SETTINGS,
+    Config,
+    Setting,
+    build,
+    current_keys,
+    effective,
+)
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.plugins import registry
 
@@ -21,6 +31,8 @@ DEFAULT_WEIGHT = {"train.augment": 1.0}
 """Setting -> weight of a term given by name only."""
 RESUMED = "the resumed run"
 """Source of the values of a resumed run."""
+RECIPE = "recipe"
+"""Source of the values that the recipe chose from the data."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,9 @@ class Resolved:
     sources: dict[str, str]
     notes: tuple[str, ...] = ()
     """Lines for the user, about keys that have another name now."""
+    preset: str | None = None
+    left_open: frozenset[str] = frozenset()
+    """Settings that `config/recipe.py` chooses from the data; empty where the user asked for another recipe."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,14 @@ def resolve(
         raise UsageError("--ada: there is nothing to adapt; add --augment color,translation,cutout")
     options = {k.removeprefix(OPTIONS_KEY + "."): g.value for k, g in merged.items() if k.startswith(OPTIONS_KEY + ".")}
     values = {k: g.value for k, g in merged.items() if k in SETTINGS}
-    return Resolved(build(values, options), {k: g.source for k, g in merged.items()}, tuple(notes))
+    has_recipe = preset in RECIPE_PRESETS and system is None and values["model.arch"] == RECIPE_ARCHITECTURE
+    left_open = frozenset(key for key in RECIPE_KEYS if has_recipe and _automatic(merged[key].source))
+    return Resolved(build(values, options), {k: g.source for k, g in merged.items()}, tuple(notes), preset, left_open)
+
+
+def _automatic(source: str) -> bool:
+    """Return whether a value was not chosen by the user."""
+    return source in ("default", RECIPE) or source in {f"preset {name}" for name in RECIPE_PRESETS}
 
 
 def _renamed(values: Mapping[str, Any], where: str, notes: list[str]) -> dict[str, Any]:
@@ -150,28 +172,32 @@ def _require_registered(merged: Mapping[str, _Given]) -> None:
             registry.find(setting.registered, name)
 
 
-def same_run(resolved: Resolved, before: Mapping[str, Any]) -> bool:
-    """Return whether a run with the recorded settings `before` is the run that `resolved` describes."""
-    return not _changes(resolved, before)
+def same_run(resolved: Resolved, record: Mapping[str, Any]) -> bool:
+    """Return whether the run with this run.json is the one that `resolved` describes."""
+    return not _changes(resolved, record)
 
 
-def frozen_for_resume(resolved: Resolved, before: Mapping[str, Any]) -> None:
+def frozen_for_resume(resolved: Resolved, record: Mapping[str, Any]) -> None:
     """Refuse changes of settings that a run cannot change when it is resumed.
 
     Raises:
         UsageError: naming each flag that may not change, with both values.
     """
-    changes = _changes(resolved, before)
+    changes = _changes(resolved, record)
     if changes:
         raise UsageError(f"this run was begun with {'; '.join(changes)}: leave that as it was, or choose another --out")
 
 
-def _changes(resolved: Resolved, before: Mapping[str, Any]) -> list[str]:
+def _changes(resolved: Resolved, record: Mapping[str, Any]) -> list[str]:
     now = effective({key: resolved.config.get(key) for key in SETTINGS})
     now = {key: now[key] for key, s in SETTINGS.items() if not s.live}
     now |= {f"{OPTIONS_KEY}.{k}": v for k, v in resolved.config.model.options.items()}
-    before = effective(current_keys(before))
+    before = effective(current_keys(flatten(record["config"])))
     frozen = set(now) | {key for key in before if key.startswith(OPTIONS_KEY + ".")}
+    # The recipe of a run is that of its beginning, also if an earlier version had another one or the images changed.
+    for key in resolved.left_open:
+        chosen = not _automatic(record.get("sources", {}).get(key, "default"))
+        now[key] = "that of the recipe" if chosen else before.get(key)
     return [
         f"{_name(key)} {before.get(key)}, not {now.get(key)}"
         for key in sorted(frozen)

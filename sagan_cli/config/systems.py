@@ -38,7 +38,10 @@ def _adam(d_lr: float, g_lr: float, beta1: float, beta2: float) -> dict[str, Any
 
 def _objective(loss: str, *, d_steps: int = 1, gp: float = 0.0, clip: float = 0.0) -> dict[str, Any]:
     # All settings are in every row, so that a changed default does not change a system.
-    return {"train.loss": loss, "train.d_steps": d_steps, "train.gp": gp, "train.r1": 0.0, "train.clip": clip}
+    return {
+        "train.loss": loss, "train.d_steps": d_steps, "train.gp": gp, "train.r1": 0.0, "train.clip": clip,
+        "train.penalty": "", "train.constraint": "", "train.augment": "", "train.ada": 0.0,
+    }  # fmt: skip
 
 
 def _resnet(attention: str = "official", ratio: str = "8", norm: str = "both") -> dict[str, Any]:

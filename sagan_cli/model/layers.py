@@ -148,6 +148,11 @@ class Embedding(nn.Embedding):
         super().__init__(num_classes, features)
         nn.init.xavier_uniform_(self.weight)
 
+    def reset_parameters(self) -> None:
+        """Initialise from N(0, 1), except on the meta device, where that would import PyTorch's compiler."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
 
 @dataclass(frozen=True)
 class LayerTypes:

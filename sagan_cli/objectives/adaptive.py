@@ -39,8 +39,7 @@ class AdaptiveStrength(nn.Module):
         self.register_buffer("strength", torch.zeros(()))
         self.register_buffer("sign", torch.zeros(()))
 
-    @torch.no_grad()
     def update_(self, sign: Tensor) -> None:
-        """Include r_t of one update and move p; on the device, so that nothing waits for it."""
+        """Include r_t (detached) of one update and move p; on the device, so that nothing waits for it."""
         self.sign.lerp_(sign.to(self.sign.dtype), 1 / MEMORY)
         self.strength.add_(self.step * (self.sign - self.target).sign()).clamp_(0.0, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -66,6 +67,18 @@ def test_a_run_directory_says_all_of_itself(idx: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flags", [(), ("--unconditional",), ("--d-steps", 2), ("--attn-at", "none", "--flip")])
 def test_resuming_gives_the_bits_of_the_uninterrupted_run(flags: tuple[object, ...], idx: Path, tmp_path: Path) -> None:
+    command = tiny(idx, *flags, "--steps", 7, "--save-every", 3, "--keep", 9)
+    ok(*command, "--out", "whole", cwd=tmp_path)
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    for step in (6, 7):
+        shutil.rmtree(tmp_path / f"killed/checkpoints/{step:08d}")
+    ok(*command, "--out", "killed", cwd=tmp_path)
+    assert weights(tmp_path / "whole", 7) == weights(tmp_path / "killed", 7)
+    assert weights(tmp_path / "whole", 7) != weights(tmp_path / "whole", 3)
+
+
+def test_more_steps_of_constant_rates_give_the_bits_of_the_longer_run(idx: Path, tmp_path: Path) -> None:
+    flags = ("--preset", "laptop-hinge")
     whole = tiny(idx, *flags, "--steps", 7, "--save-every", 3, "--keep", 9)
     ok(*whole, "--out", "whole", cwd=tmp_path)
     ok(*tiny(idx, *flags, "--steps", 3), "--out", "parts", cwd=tmp_path)
@@ -73,7 +86,6 @@ def test_resuming_gives_the_bits_of_the_uninterrupted_run(flags: tuple[object, .
     ok("train", "--resume", "parts", "--steps", 7, cwd=tmp_path)
     assert weights(tmp_path / "whole", 3) == weights(tmp_path / "parts", 3)
     assert weights(tmp_path / "whole", 7) == weights(tmp_path / "parts", 7)
-    assert weights(tmp_path / "whole", 7) != weights(tmp_path / "whole", 3)
 
 
 def test_the_same_command_again_resumes_and_another_begins_anew(idx: Path, tmp_path: Path) -> None:
@@ -120,8 +132,8 @@ def test_a_run_goes_on_from_another_directory(idx: Path, tmp_path: Path) -> None
     assert (tmp_path / "run/checkpoints/00000002").is_dir()
     sources = json.loads((tmp_path / "run/run.json").read_text())["sources"]
     # Each value keeps the place that it first came from.
-    assert [sources[k] for k in ("train.batch", "train.beta1", "train.d_lr", "train.steps")] == [
-        "--batch", "default", "preset laptop", "--steps",
+    assert [sources[k] for k in ("train.batch", "train.beta1", "train.beta2", "train.loss", "train.steps")] == [
+        "--batch", "default", "preset laptop", "recipe", "--steps",
     ]  # fmt: skip
 
 

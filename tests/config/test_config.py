@@ -112,11 +112,11 @@ def test_a_wrong_file_is_named(text: str | None, says: str, tmp_path: Path) -> N
 
 def test_only_live_settings_may_change_on_resume() -> None:
     before = {k: Config().get(k) for k in SETTINGS}
-    frozen_for_resume(make(flags={"train.steps": 9, "run.keep": 1, "train.device": "cpu"}), before)
+    frozen_for_resume(make(flags={"train.steps": 9, "run.keep": 1, "train.device": "cpu"}), {"config": before})
     changed = make(flags={"train.batch": 9}, sets=["model.options.depth=2"])
-    assert not same_run(changed, before)
+    assert not same_run(changed, {"config": before})
     with pytest.raises(UsageError, match=r"--set model.options.depth None, not 2; --batch 64, not 9"):
-        frozen_for_resume(changed, before)
+        frozen_for_resume(changed, {"config": before})
 
 
 def test_no_decay_needs_no_beginning() -> None:
@@ -138,14 +138,14 @@ def old(**changes: Any) -> dict[str, Any]:
 def test_a_record_from_before_auto_is_todays_default(arch: str) -> None:
     leaves = old(model__arch=arch)
     now = make(flags={"model.arch": arch})
-    assert same_run(now, leaves)
+    assert same_run(now, {"config": leaves})
     again = make(base=leaves)
     assert again.config == now.config
     assert again.config.model.spec_options() == {}
     # What had been said stays said.
     paper = old(model__arch=arch, model__attention="paper", model__attn_ratio=2)
     assert make(base=paper).config.model.spec_options() == {"attention": "paper", "attn_ratio": 2}
-    assert not same_run(now, paper)
+    assert not same_run(now, {"config": paper})
 
 
 def test_settings_that_build_the_same_are_equal() -> None:
@@ -153,13 +153,15 @@ def test_settings_that_build_the_same_are_equal() -> None:
     leaves = {k: Config().get(k) for k in SETTINGS}
     outright = make(flags=said)
     assert outright.config.model.spec_options() == {"attention": "official", "attn_ratio": 8, "spectral_norm": "both"}
-    assert same_run(outright, leaves)
-    assert same_run(outright, old())
+    assert same_run(outright, {"config": leaves})
+    assert same_run(outright, {"config": old()})
     # In other networks it is something else, and in a plugin's nobody here knows.
     for arch in ("sagan-dcgan", "a-plugin"):
-        assert not same_run(make(flags={**said, "model.arch": arch}), leaves | {"model.arch": arch})
+        assert not same_run(make(flags={**said, "model.arch": arch}), {"config": leaves | {"model.arch": arch}})
     with pytest.raises(UsageError, match="begun with --attention port, not official"):
-        frozen_for_resume(make(flags={**said, "model.arch": "sagan-dcgan"}), leaves | {"model.arch": "sagan-dcgan"})
+        frozen_for_resume(
+            make(flags={**said, "model.arch": "sagan-dcgan"}), {"config": leaves | {"model.arch": "sagan-dcgan"}}
+        )
 
 
 def test_flags_and_variables_are_unique() -> None:

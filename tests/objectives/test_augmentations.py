@@ -84,7 +84,7 @@ def test_probability_decides_per_image_and_gradients_pass(name: str) -> None:
 def test_they_train_and_resume_to_the_bit(tmp_path: Path) -> None:
     flags = (
         "train", "--data", "quadrupeds", "--size", 16, "--width", 2, "--batch", 4, "--attn-at", "none", "-q",
-        "--augment", "color,translation=linear:0:1:40,cutout=0.5",
+        "--augment", "color,translation=linear:0:1:40,cutout=0.5", "--preset", "laptop-hinge",
     )  # fmt: skip
     ok(*flags, "--steps", 6, "--out", "whole", cwd=tmp_path)
     ok(*flags, "--steps", 3, "--out", "parts", cwd=tmp_path)
@@ -93,7 +93,7 @@ def test_they_train_and_resume_to_the_bit(tmp_path: Path) -> None:
         json.loads((tmp_path / run / "checkpoints/00000006/checkpoint.json").read_text()) for run in ("whole", "parts")
     )
     assert whole["sha256"] == parts["sha256"]
-    ok(*flags[:-1], "color", "--steps", 6, "--out", "other", cwd=tmp_path)
+    ok(*flags[:-3], "color", "--preset", "laptop-hinge", "--steps", 6, "--out", "other", cwd=tmp_path)
     other = json.loads((tmp_path / "other/checkpoints/00000006/checkpoint.json").read_text())
     assert other["sha256"] != whole["sha256"]
 
@@ -120,15 +120,16 @@ def test_the_sign_is_of_logits_or_of_pairs() -> None:
 
 
 def test_adaptive_augmentation_trains_and_resumes_to_the_bit(tmp_path: Path) -> None:
-    flags = (
+    common = (
         "train", "--data", "quadrupeds", "--size", 16, "--width", 2, "--batch", 4, "--attn-at", "none", "-q",
-        "--log-every", 1, "--loss", "relativistic", "--d-lr", 0.02, "--augment", "color,translation,cutout", "--ada-images", 40,
+        "--log-every", 1, "--loss", "relativistic", "--d-lr", 0.02, "--g-lr", 1e-3,
     )  # fmt: skip
-    ok(*flags, "--ada", 0.05, "--steps", 12, "--out", "whole", cwd=tmp_path)
-    ok(*flags, "--ada", 0.05, "--steps", 5, "--out", "parts", cwd=tmp_path)
-    ok(*flags, "--ada", 0.05, "--steps", 12, "--out", "parts", cwd=tmp_path)
-    ok(*flags, "--ada", 1.0, "--steps", 12, "--out", "never", cwd=tmp_path)
-    ok(*flags[:-4], "--steps", 12, "--out", "none", cwd=tmp_path)
+    adaptive = ("--augment", "color,translation,cutout", "--ada-images", 40)
+    ok(*common, *adaptive, "--ada", 0.05, "--steps", 12, "--out", "whole", cwd=tmp_path)
+    ok(*common, *adaptive, "--ada", 0.05, "--steps", 5, "--out", "parts", cwd=tmp_path)
+    ok(*common, *adaptive, "--ada", 0.05, "--steps", 12, "--out", "parts", cwd=tmp_path)
+    ok(*common, *adaptive, "--ada", 1.0, "--steps", 12, "--out", "never", cwd=tmp_path)
+    ok(*common, "--steps", 12, "--out", "none", cwd=tmp_path)
 
     def digests(run: str) -> Any:
         return json.loads((tmp_path / run / "checkpoints/00000012/checkpoint.json").read_text())["sha256"]

@@ -1,0 +1,112 @@
+"""The default recipe: settings that training chooses from the data, each with a reason. No torch.
+
+It applies to the architecture `sagan` with the presets `laptop` and `base`, without `--system`; a setting that the user
+gives has priority (`Resolved.left_open`). docs/recipes.md has the measurements behind every number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sagan_cli.config.resolve import RECIPE, Resolved, flatten
+from sagan_cli.config.schema import SETTINGS, build, current_keys
+
+GAMMA = 0.5
+"""Weight of R1 and R2 at 32x32 pixels; it grows with the number of pixels (Huang et al. 2024, table 9)."""
+INTERVAL = 4
+"""Updates of the discriminator per penalty."""
+FEW = 5_000
+"""Images below which augmentation is used."""
+ADA_TARGET = 0.6
+FLIP_BELOW = 20_000
+"""Images from which mirroring is not needed."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the recipe knows about the images."""
+
+    images: int
+    height: int
+    width: int
+    mirror: Callable[[], tuple[bool, str]]
+    """Test whether images may be mirrored; returns the answer and its reason. Called only if it matters."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Settings that belong together."""
+
+    settings: Mapping[str, Any]
+    about: str
+    """One phrase for the user: what is chosen and why."""
+
+
+def choose(resolved: Resolved, facts: DataFacts) -> list[Part]:
+    """Return the parts of the recipe for these images, without the settings that the user gave."""
+    cfg = resolved.config.train
+    gamma = f"{GAMMA * facts.height * facts.width / 32**2:.3g}"
+    d_lr, g_lr = (8e-4, 4e-4) if resolved.preset == "laptop" else (4e-4, 1e-4)
+    parts = [
+        Part(
+            {
+                "train.loss": "relativistic", "model.spectral_norm": "none",
+                "train.penalty": f"r1={gamma}/{INTERVAL},r2={gamma}/{INTERVAL}",
+            },
+            f"relativistic pairing with R1 and R2 (gamma {gamma}) in place of the hinge loss and spectral norm, for "
+            "variety",
+        ),
+        Part(
+            {"train.d_lr": f"linear:{d_lr}:0.0:50%-100%", "train.g_lr": f"linear:{g_lr}:0.0:50%-100%"},
+            f"learning rates {d_lr:g} and {g_lr:g}, falling to 0 over the second half",
+        ),
+    ]  # fmt: skip
+    if facts.images < FEW:
+        parts.append(
+            Part(
+                {
+                    "train.augment": "color,translation,cutout", "train.ada": ADA_TARGET,
+                    "train.ada_images": max(cfg.batch, cfg.steps * cfg.batch // 8),
+                },
+                f"adaptive augmentation, for there are fewer than {FEW:,} images",
+            )
+        )  # fmt: skip
+    keys = resolved.left_open
+    if "data.flip" in keys and facts.images < FLIP_BELOW:
+        allowed, reason = facts.mirror()
+        parts.append(Part({"data.flip": allowed}, f"{'half' if allowed else 'none'} of the images mirrored: {reason}"))
+    return [part for part in parts if keys & part.settings.keys()]
+
+
+def apply(resolved: Resolved, parts: Iterable[Part]) -> Resolved:
+    """Return the settings with those of the recipe that the user left open."""
+    keys = resolved.left_open
+    chosen = {key: value for part in parts for key, value in part.settings.items() if key in keys}
+    return _with(resolved, chosen, dict.fromkeys(chosen, RECIPE))
+
+
+def values_of(resolved: Resolved) -> dict[str, Any]:
+    """Return value and source of the settings that the recipe may choose."""
+    return {key: [resolved.config.get(key), resolved.sources[key]] for key in sorted(resolved.left_open)}
+
+
+def with_values(resolved: Resolved, told: Mapping[str, Any]) -> Resolved:
+    """Return the settings with what `values_of` returned on the leading process."""
+    return _with(resolved, {k: v for k, (v, _) in told.items()}, {k: source for k, (_, source) in told.items()})
+
+
+def recorded(resolved: Resolved, record: Mapping[str, Any]) -> Resolved:
+    """Return the settings with those that the run to resume has where the user left them open."""
+    keys = resolved.left_open
+    values = current_keys(flatten(record["config"]))
+    chosen = {key: values.get(key, SETTINGS[key].default) for key in keys}
+    sources = record.get("sources", {})
+    return _with(resolved, chosen, {key: sources.get(key, "default") for key in chosen})
+
+
+def _with(resolved: Resolved, values: Mapping[str, Any], sources: Mapping[str, str]) -> Resolved:
+    config = resolved.config
+    merged = {key: config.get(key) for key in SETTINGS} | dict(values)
+    return replace(resolved, config=build(merged, dict(config.model.options)), sources={**resolved.sources, **sources})
