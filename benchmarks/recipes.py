@@ -4,9 +4,9 @@
     python benchmarks/recipes.py run --set screen32 --work recipes # two runs side by side, one thread each
     python benchmarks/recipes.py table                                  # the committed results as tables
 
-Each experiment trains with `sagan train --preset laptop` and the recipe's flags, then draws 2,040 images of the EMA and
-scores them with `sagan eval-fid --extractor classifier --metrics fid,prc,dc,structure`. A result is one JSON file under
-`docs/results/recipes/`; an experiment whose file exists is skipped, an interrupted training run resumes.
+Each experiment trains with `sagan train --preset laptop-hinge` and the recipe's flags, then draws 2,040 images of the
+EMA and scores them with `sagan eval-fid --extractor classifier --metrics fid,prc,dc,structure`. A result is one JSON
+file under `docs/results/recipes/`; an experiment whose file exists is skipped, an interrupted training run resumes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ COSINE = "--d-lr cosine:4e-4:0:100% --g-lr cosine:2e-4:0:100%"
 HALF = "--d-lr linear:4e-4:0:50%-100% --g-lr linear:2e-4:0:50%-100%"
 HALF2 = "--d-lr linear:8e-4:0:50%-100% --g-lr linear:4e-4:0:50%-100%"
 HALF4 = "--d-lr linear:16e-4:0:50%-100% --g-lr linear:8e-4:0:50%-100%"
+LATE2 = "--d-lr linear:8e-4:0:75%-100% --g-lr linear:4e-4:0:75%-100%"
+LATE4 = "--d-lr linear:16e-4:0:75%-100% --g-lr linear:8e-4:0:75%-100%"
 COSINE2 = "--d-lr cosine:8e-4:0:100% --g-lr cosine:4e-4:0:100%"
 COSINE4 = "--d-lr cosine:16e-4:0:100% --g-lr cosine:8e-4:0:100%"
-"""Learning rates that fall on a cosine over the whole run, or linearly over its second half."""
+"""Learning rates that fall on a cosine over the whole run, or linearly over its second half or last quarter."""
 
 
 def _penalties(r1: str, r2: str = "", every: int = 4) -> str:
@@ -46,6 +48,7 @@ def _penalties(r1: str, r2: str = "", every: int = 4) -> str:
 
 
 RECIPES: dict[str, str] = {
+    "auto": "",
     "default-0.1": "--loss hinge",
     "trial": PAIRED,
     "cosine": f"{PAIRED} {COSINE}",
@@ -64,6 +67,9 @@ RECIPES: dict[str, str] = {
     "half-gamma0.5-lr2-beta2-0.9": f"{_penalties('0.5')} {HALF2} --beta2 0.9",
     "half-gamma0.5-lr2-equal": f"{_penalties('0.5')} --d-lr linear:6e-4:0:50%-100% --g-lr linear:6e-4:0:50%-100%",
     "half-gamma0.5-lr2-width48": f"{_penalties('0.5')} {HALF2} --width 48",
+    "late-gamma0.5-lr2": f"{_penalties('0.5')} {LATE2}",
+    "late-gamma0.5-lr4": f"{_penalties('0.5')} {LATE4}",
+    "half-gamma1-lr4": f"{_penalties('1')} {HALF4}",
     "half-gamma1-lr2": f"{_penalties('1')} {HALF2}",
     "half-gamma2-falls-lr2": f"{_penalties('cosine:2:0.2:100%')} {HALF2}",
     "cosine-gamma0.5-lr2": f"{_penalties('0.5')} {COSINE2}",
@@ -88,7 +94,7 @@ RECIPES: dict[str, str] = {
     "half-attn-none": f"{PAIRED} {HALF} --attn-at none",
     "half-augment0.3": f"{PAIRED} {HALF} --augment color=0.3,translation=0.3,cutout=0.3",
 }
-"""Name -> flags of `sagan train`."""
+"""Name -> flags of `sagan train` beside `--preset laptop-hinge`; `auto` is the default recipe of `--preset laptop`."""
 
 DATASETS: dict[str, tuple[str, int]] = {
     "quadrupeds32": ("--data quadrupeds --size 32", 64_000),
@@ -120,7 +126,8 @@ class Experiment:
     def flags(self) -> list[str]:
         """Flags of `sagan train`, apart from --out."""
         where, images = DATASETS[self.dataset]
-        text = f"--preset laptop {where} {RECIPES[self.recipe]} --seed {self.seed}"
+        text = f"--preset {'laptop' if self.recipe == 'auto' else 'laptop-hinge'} {where} {RECIPES[self.recipe]}"
+        text += f" --seed {self.seed}"
         words = text.split()
         batch = int(words[words.index("--batch") + 1]) if "--batch" in words else 32
         return [*words, "--steps", str(images // batch)]

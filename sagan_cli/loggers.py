@@ -13,7 +13,7 @@ from sagan_cli.errors import SaganError
 from sagan_cli.plugins import registry
 from sagan_cli.runs import Run
 
-ALWAYS = ("progress", "jsonl")
+ALWAYS = ("progress", "jsonl", "diagnosis")
 """Loggers of every run."""
 
 
@@ -141,6 +141,10 @@ def _live_display(state: Any) -> Any:
     return live
 
 
+_NOT_SHOWN = ("d_sign", "d_grad", "g_grad")
+"""Statistics that are only in metrics.jsonl."""
+
+
 def _parts(state: _ProgressState) -> list[str]:
     """Return the parts of a line: step, speed, time left, then the statistics."""
     step, total, speed, eta, values = state
@@ -149,5 +153,5 @@ def _parts(state: _ProgressState) -> list[str]:
         f"step {step}/{total}{share}",
         f"{speed:.0f} image/s" if speed >= 10 else f"{speed:.2g} image/s",
         f"ETA {console.clock(eta)}",
-        *(f"{name} {value:.4g}" for name, value in values.items()),
+        *(f"{name} {value:.4g}" for name, value in values.items() if name not in _NOT_SHOWN),
     ]

@@ -86,6 +86,16 @@ def attention_gammas(networks: Networks) -> dict[str, float]:
     return found
 
 
+def gradient_norms(networks: Networks) -> dict[str, float]:
+    """Return the norms of the last gradients as {"g_grad": ..., "d_grad": ...}, without those of untrained networks."""
+    found = {}
+    for letter, network in (("g", networks.generator), ("d", networks.discriminator)):
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        if gradients:
+            found[f"{letter}_grad"] = float(torch.nn.utils.get_total_norm(gradients))
+    return found
+
+
 class Schedules:
     """The scheduled settings of the optimisers and the EMA."""
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sagan_cli.contracts import ModelSpec, RunInfo
 from sagan_cli.data.batches import Batches
@@ -18,9 +19,10 @@ from sagan_cli.engine import checkpoint
 from sagan_cli.engine.activation_checkpointing import recompute_blocks
 from sagan_cli.engine.iteration import check_slices, iteration
 from sagan_cli.engine.job import Job
-from sagan_cli.engine.networks import Schedules, attention_gammas, create
+from sagan_cli.engine.networks import Schedules, attention_gammas, create, gradient_norms
 from sagan_cli.engine.runtime import Runtime, peak_memory_mib
 from sagan_cli.engine.sample import Request, encode, grid, pictures
+from sagan_cli.engine.sample_checks import SampleChecks
 from sagan_cli.engine.step_inputs import Statistics, StepInputs
 from sagan_cli.errors import SaganError
 from sagan_cli.files import write_atomic
@@ -130,6 +132,8 @@ def _train(
     latest: dict[str, float] = {}
     scored = ""
     statistics: Statistics = {}
+    checks: SampleChecks | None = None
+    checked: dict[str, float] = {}
     while True:
         done = step >= cfg.steps or runtime.any_of(should_stop())
         saving = done or (step > start and step % every.save_every == 0)
@@ -145,15 +149,10 @@ def _train(
                 raise SaganError(
                     f"{_diverged(values, step)}; the last checkpoint is {_last(run)}: lower --d-lr and --g-lr"
                 )
-            latest = {**values, **attention_gammas(networks), **{k: v for k, v in latest.items() if k == scored}}
-            if logging:
-                now = time.monotonic()
-                events.send("statistics", step, {
-                    "kimg": step * cfg.batch / 1000, **latest,
-                    "images_per_second": (step - logged[0]) * cfg.batch / (now - logged[1]),
-                    "memory_mib": peak_memory_mib(runtime.device),
-                })  # fmt: skip
-                logged = (step, now)
+            latest = {
+                **values, **gradient_norms(networks), **attention_gammas(networks),
+                **{k: v for k, v in latest.items() if k == scored},
+            }  # fmt: skip
 
         # The EMA's norms and batch statistics, on all processes, before it is used.
         grid_due = done or step % every.grid_every == 0
@@ -162,8 +161,20 @@ def _train(
 
         # Sample grid of the fixed latents.
         if runtime.leads and grid_due:
-            write_atomic(_grid_path(run, step), draw_grid(ema.module, spec, runtime))
+            samples, labels = fixed_samples(ema.module, spec, runtime)
+            write_atomic(_grid_path(run, step), encode(grid(samples, columns=8), "png"))
             events.send("grid", step, _grid_path(run, step))
+            checks = checks or SampleChecks(job.pack)
+            checked = checks.measure(samples, labels)
+
+        if logging:
+            now = time.monotonic()
+            events.send("statistics", step, {
+                "kimg": step * cfg.batch / 1000, **latest, **checked,
+                "images_per_second": (step - logged[0]) * cfg.batch / (now - logged[1]),
+                "memory_mib": peak_memory_mib(runtime.device),
+            })  # fmt: skip
+            logged, checked = (step, now), {}
 
         # Checkpoint.
         if runtime.leads and saving:
@@ -196,14 +207,16 @@ def _train(
     return Outcome(step, step >= cfg.steps, run.checkpoints / f"{step:08d}", _grid_path(run, step))
 
 
-def draw_grid(network: torch.nn.Module, spec: ModelSpec, runtime: Runtime) -> bytes:
-    """Return a PNG of seeds 0, 1, ...: 8x8, or a row of 8 for each of the first 16 classes."""
+def fixed_samples(
+    network: torch.nn.Module, spec: ModelSpec, runtime: Runtime
+) -> tuple[NDArray[np.uint8], list[int] | None]:
+    """Return images of seeds 0, 1, ...: 64, or 8 of each of the first 16 classes; and their classes, if any."""
+    labels = None
+    requests = [Request(seed) for seed in range(64)]
     if spec.num_classes:
-        requests = [Request(seed, label) for label in range(min(spec.num_classes, 16)) for seed in range(8)]
-    else:
-        requests = [Request(seed) for seed in range(64)]
-    drawn = np.concatenate([p for p, _ in pictures(network, spec, requests, runtime)])
-    return encode(grid(drawn, columns=8), "png")
+        labels = [label for label in range(min(spec.num_classes, 16)) for _ in range(8)]
+        requests = [Request(i % 8, label) for i, label in enumerate(labels)]
+    return np.concatenate([drawn for drawn, _ in pictures(network, spec, requests, runtime)]), labels
 
 
 def _about(job: Job) -> dict[str, Any]:

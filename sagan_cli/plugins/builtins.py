@@ -108,6 +108,7 @@ BUILTINS: dict[str, list[BuiltIn]] = {
     "loggers": [
         BuiltIn("progress", "sagan_cli.loggers:Progress", "progress on standard error; always on"),
         BuiltIn("jsonl", "sagan_cli.loggers:MetricsJsonl", "metrics.jsonl in the run; always on"),
+        BuiltIn("diagnosis", "sagan_cli.diagnosis:Diagnosis", "warnings when training fails; always on"),
     ],
     "exporters": [
         BuiltIn("safetensors", "sagan_cli.export.formats:SAFETENSORS", "one file for sagan and PyTorch"),

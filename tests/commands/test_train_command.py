@@ -102,7 +102,9 @@ def test_the_same_command_again_resumes_and_another_begins_anew(idx: Path, tmp_p
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_finishes_the_step_and_saves(number: int, code: int, idx: Path, tmp_path: Path) -> None:
-    args = tiny(idx, "--steps", 100_000, "--log-every", 1, "--save-every", 100_000, "--out", "run")
+    args = tiny(
+        idx, "--preset", "laptop-hinge", "--steps", 100_000, "--log-every", 1, "--save-every", 100_000, "--out", "run"
+    )
     process = subprocess.Popen(command(*args), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
@@ -119,8 +121,8 @@ def test_a_signal_finishes_the_step_and_saves(number: int, code: int, idx: Path,
     step = record["step"]
     assert (tmp_path / "run" / "checkpoints" / f"{step:08d}" / "checkpoint.json").is_file()
     # What was saved goes on as if nothing had happened.
-    ok(*tiny(idx, "--steps", step + 2, "--out", "run"), cwd=tmp_path)
-    ok(*tiny(idx, "--steps", step + 2, "--out", "whole"), cwd=tmp_path)
+    ok(*tiny(idx, "--preset", "laptop-hinge", "--steps", step + 2, "--out", "run"), cwd=tmp_path)
+    ok(*tiny(idx, "--preset", "laptop-hinge", "--steps", step + 2, "--out", "whole"), cwd=tmp_path)
     assert weights(tmp_path / "run", step + 2) == weights(tmp_path / "whole", step + 2)
 
 

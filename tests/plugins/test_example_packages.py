@@ -153,7 +153,7 @@ def test_every_example_is_one_short_file() -> None:
 def test_every_example_is_used_by_flag_and_recorded(site: Path, tmp_path: Path) -> None:
     tiny = ("--size", "16", "--width", "4", "--latent", "8", "--batch", "8", "--log-every", "1", "--device", "cpu")
     terms = ("--loss", "logistic-margin", "--penalty", "drift=0.01/2", "--augment", "brightness=linear:0:1:1k")
-    train = ("train", *tiny, *terms, "--logger", "csv", "--out", "run")
+    train = ("train", "--preset", "laptop-hinge", *tiny, *terms, "--logger", "csv", "--out", "run")
     done = sagan(site, *train, "--steps", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     config = json.loads((tmp_path / "run/run.json").read_text())["config"]

@@ -1,0 +1,73 @@
+"""Cheap checks of the sample grid while training: variety within classes, and copies of training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sagan_cli.data.packing.pack import Pack
+
+REFERENCE = 2000
+"""Training images that samples are compared with, evenly spaced."""
+COPY_QUANTILE = 0.01
+"""Share of training images that are as near to another training image as a sample that counts as a copy."""
+
+
+class SampleChecks:
+    """Compares samples with training images of the same classes.
+
+    `variety` is the variance of the images' edges within a class, relative to that of the training images: edges are
+    the magnitudes of the brightness gradient, averaged over an 8x8 grid and scaled to length 1, so that colours and
+    contrast do not count. Samples that repeat one shape are near 0, and those of a good generator near 1.
+
+    `copies` is the share of samples whose nearest training image, in images averaged to 16x16 pixels, is nearer than
+    the nearest other training image is to 99 % of the training images.
+    """
+
+    def __init__(self, pack: Pack) -> None:
+        """Measure the training images."""
+        chosen = np.unique(np.linspace(0, len(pack.images) - 1, REFERENCE).astype(int))
+        images = np.stack([pack.images[i] for i in chosen])
+        self.edges, self.labels = _edges(images), torch.from_numpy(pack.labels[chosen])
+        self.coarse = _coarse(images)
+        apart = torch.cdist(self.coarse, self.coarse).fill_diagonal_(torch.inf).min(1).values
+        self.limit = float(torch.quantile(apart, COPY_QUANTILE)) if len(chosen) > 1 else 0.0
+
+    def measure(self, images: NDArray[np.uint8], labels: Sequence[int] | None) -> dict[str, float]:
+        """Return `variety` and `copies` of samples (N, H, W, C); `variety` is absent without two images of a class.
+
+        Args:
+            labels: class of each sample; None without classes.
+        """
+        own = torch.zeros(len(images), dtype=torch.long) if labels is None else torch.tensor(list(labels))
+        theirs = torch.zeros_like(self.labels) if labels is None else self.labels
+        edges = _edges(images)
+        ratios = []
+        for label in own.unique():
+            mine, real = edges[own == label], self.edges[theirs == label]
+            if len(mine) > 1 and len(real) > 1 and (whole := _variance(real)) > 0:
+                ratios.append(_variance(mine) / whole)
+        nearest = torch.cdist(_coarse(images), self.coarse).min(1).values
+        found = {"copies": float((nearest < self.limit).double().mean())}
+        return {"variety": float(np.mean(ratios)), **found} if ratios else found
+
+
+def _edges(images: NDArray[np.uint8]) -> Tensor:
+    gray = torch.from_numpy(np.ascontiguousarray(images[..., :3])).double().mean(-1)[:, None] / 255
+    gray = F.adaptive_avg_pool2d(gray, 32) if min(gray.shape[2:]) > 32 else gray
+    across, down = F.pad(gray.diff(dim=3), (0, 1)), F.pad(gray.diff(dim=2), (0, 0, 0, 1))
+    return F.normalize(F.adaptive_avg_pool2d((across**2 + down**2).sqrt(), 8).flatten(1))
+
+
+def _coarse(images: NDArray[np.uint8]) -> Tensor:
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    return F.adaptive_avg_pool2d(pixels, 16).flatten(1)
+
+
+def _variance(rows: Tensor) -> float:
+    return float(rows.var(0, correction=1).sum())
