@@ -142,7 +142,7 @@ def run(experiment: Experiment, work: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SAGAN_CACHE": str(work / "cache")}
     sagan = [sys.executable, "-m", "sagan_cli"]
     begin = time.perf_counter()
-    words = [*experiment.flags(), "--grid-every", "1000000", "--save-every", "500", "--keep", "1"]
+    words = [*experiment.flags(), "--grid-every", "250", "--save-every", "500", "--keep", "1"]
     _call([*sagan, "train", "-q", "--json", *words, "--out", str(folder)], environment)
     trained = time.perf_counter()
     metrics = "fid,prc,dc,structure" if experiment.dataset.startswith("quadrupeds") else "fid,prc,dc"

@@ -62,7 +62,7 @@ WINDOW = 8
 """Lines of statistics over which a number must stay beyond its limit."""
 BEGINNING, FEWEST, MOST = 0.25, 200, 1000
 """Share of a run in which nothing is judged, and bounds of it in steps."""
-LOW_VARIETY, LOW_RECALL, MANY_COPIES, MEMORIZED = 0.4, 0.02, 0.3, 0.8
+LOW_VARIETY, LOW_RECALL, MANY_COPIES, MEMORIZED = 0.35, 0.02, 0.3, 0.8
 WINNING, FAR, NEAR, SMALL_GAMMA, DECLINE, FULL = 0.97, 8.0, 0.05, 0.005, 1.5, 0.99
 UNBOUNDED = ("wasserstein", "least-squares")
 """Losses whose logits say nothing about certainty."""
@@ -164,6 +164,11 @@ RULES: Sequence[Rule] = (
 """To add a rule, add a row, and its section in docs/troubleshooting.md."""
 
 
+def is_finding(line: Mapping[str, Any]) -> bool:
+    """Return whether a line of metrics.jsonl is a finding."""
+    return line.get("kind") == KIND
+
+
 def diagnose(history: History) -> list[tuple[Rule, str]]:
     """Return the rules that apply to the run as it is now, with what is wrong."""
     if not _begun(history):
@@ -183,7 +188,7 @@ class Diagnosis(Logger):
         """Read the numbers and findings of the run so far."""
         for line in Run(self.run.path).metrics():
             self.history.add(line)
-            if line.get("kind") == KIND:
+            if is_finding(line):
                 self.reported.add(line["name"])
 
     def statistics(self, step: int, numbers: Mapping[str, float]) -> None:

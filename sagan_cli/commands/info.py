@@ -14,6 +14,7 @@ from sagan_cli.commands.options import Json, Quiet
 from sagan_cli.config.resolve import flatten
 from sagan_cli.config.systems import SYSTEMS, departures, named_in
 from sagan_cli.console import table
+from sagan_cli.diagnosis import is_finding
 from sagan_cli.errors import UsageError
 from sagan_cli.evaluation import records
 from sagan_cli.generators import find_checkpoint, run_of
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 HEADINGS = ("NETWORK", "LAYER", "SHAPE", "NORM", "SIGMA", "ESTIMATE", "RATIO")
 OBJECTIVE = (
-    "loss", "gp", "r1", "clip", "d_steps", "d_lr", "g_lr", "decay_from", "decay_steps", "beta1", "beta2", "ema",
-    "batch", "steps", "seed",
+    "loss", "penalty", "gp", "r1", "clip", "constraint", "augment", "ada", "d_steps", "d_lr", "g_lr", "decay_from",
+    "decay_steps", "beta1", "beta2", "ema", "ema_halflife", "batch", "steps", "seed",
 )  # fmt: skip
 """Settings of `[train]` that are shown."""
 
@@ -127,7 +128,7 @@ def _run(found: Path) -> dict[str, Any]:
     run = run_of(found)
     empty: dict[str, Any] = {
         "run": None, "status": None, "imported": None, "system": None, "departures": [], "objective": {}, "gammas": {},
-        "best": None, "scores": [],
+        "best": None, "scores": [], "findings": [],
     }  # fmt: skip
     if run is None:
         return empty
@@ -145,6 +146,7 @@ def _run(found: Path) -> dict[str, Any]:
         "objective": {name: config[f"train.{name}"] for name in OBJECTIVE if f"train.{name}" in config},
         "gammas": {name: value for name, value in last.items() if name.startswith("gamma_")},
         "best": record.get("best"),
+        "findings": [{k: m.get(k) for k in ("step", "name", "text", "remedy")} for m in metrics if is_finding(m)],
         "scores": [{k: m.get(k) for k in ("values", "protocol", "n_fake", "extractor", "time")} for m in scores],
     }  # fmt: skip
 
@@ -172,23 +174,33 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("parameters", f"G {facts['g_parameters']:,}  D {facts['d_parameters']:,}"),
     ]
     if goal:
-        extras = "".join(f", {name} {goal[name]:g}" for name in ("gp", "r1", "clip") if goal[name])
+        terms = ("penalty", "gp", "r1", "clip", "constraint", "augment", "ada")
+        extras = "".join(f", {name} {_text(goal[name])}" for name in terms if goal.get(name))
+        ema = f"half-life {_text(goal['ema_halflife'])} images" if goal.get("ema_halflife") else _text(goal["ema"])
         lines += [
             ("loss", goal["loss"] + extras),
-            ("training", f"D {goal['d_lr']:g} x {goal['d_steps']}, G {goal['g_lr']:g}, "
-             f"Adam {goal['beta1']:g} {goal['beta2']:g}, batch {goal['batch']}, EMA {goal['ema']:g}" + _decay(goal)),
+            ("training", f"D {_text(goal['d_lr'])} x {goal['d_steps']}, G {_text(goal['g_lr'])}, "
+             f"Adam {goal['beta1']:g} {_text(goal['beta2'])}, batch {goal['batch']}, EMA {ema}" + _decay(goal)),
         ]  # fmt: skip
     unknown = facts["data"] == UNKNOWN_DATA
     lines.append(("data", "unknown" if unknown else f"{facts['data']}: {facts['pictures']} images"))
     if best := facts["best"]:
-        lines.append(("best score", f"fid {best['fid']:.4f} at step {best['step']:,}, during training, "
-                      f"{best['n_fake']} images, {best['extractor']}"))  # fmt: skip
+        decides = best.get("decides", "fid")
+        lines.append(("best score", f"{decides} {records.shown(decides, best[decides])} at step {best['step']:,}, "
+                      f"during training, {best['n_fake']} images, {best['extractor']}"))  # fmt: skip
     for score in facts["scores"]:
         values = ", ".join(f"{name} {records.shown(name, value)}" for name, value in score["values"].items())
         lines.append(("score", f"{values} of {score['n_fake']} images, {score['protocol'] or 'no protocol'}"))
+    for found in facts["findings"]:
+        lines.append(("finding", f"step {found['step']:,}: {found['text']}; {found['remedy']}"))
     if not facts["best"] and not facts["scores"]:
         lines.append(("best score", "none yet; run sagan eval-fid" + (" with --data" if unknown else "")))
     return lines
+
+
+def _text(value: float | str) -> str:
+    """Return a number or a schedule as the user writes it."""
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _decay(goal: dict[str, Any]) -> str:
