@@ -1,4 +1,4 @@
-"""The measurement behind the `laptop` preset: `quadrupeds` at 32 pixels with several learning rates of G and seeds.
+"""The measurement behind the preset `laptop-hinge`: `quadrupeds` at 32 pixels with several rates of G and seeds.
 
     python benchmarks/laptop_preset.py                                                 # about 9 minutes on two cores
     python benchmarks/laptop_preset.py --g-lr 2e-4 --beta2 0.99 --seeds 0 1 --steps 2000   # about 10 more
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 def train(folder: Path, g_lr: float, beta2: float, seed: int, steps: int) -> None:
     """Train a run with checkpoints every 250 steps; an existing run is resumed if it is not finished."""
     flags = {
-        "preset": "laptop", "g-lr": g_lr, "beta2": beta2, "seed": seed, "steps": steps, "save-every": 250,
+        "preset": "laptop-hinge", "g-lr": g_lr, "beta2": beta2, "seed": seed, "steps": steps, "save-every": 250,
         "grid-every": 100_000, "keep": 999, "out": folder,
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]

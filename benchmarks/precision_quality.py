@@ -4,8 +4,8 @@
     python benchmarks/precision_quality.py --data quadrupeds --steps 300 --seeds 0 1
     python benchmarks/precision_quality.py --table
 
-Each run is `sagan train --preset laptop`, scored by `sagan eval-fid --extractor classifier`; the images are drawn in
-fp32 for both settings. Existing runs and scores are reused, so that the benchmark can be interrupted; results of other
+Each run is `sagan train --preset laptop-hinge`, scored by `sagan eval-fid --extractor classifier`; the images are drawn
+in fp32 for both settings. Existing runs and scores are reused, so that the benchmark can be interrupted; results of other
 datasets, lengths and seeds are kept. *Default* and *exact* of one seed use the same images and latents.
 """
 
@@ -39,7 +39,7 @@ def measure(data: str, setting: str, seed: int, steps: int, n: int, work: Path) 
     """Train a run, or finish it, and return its score."""
     run = work / f"{Path(data).name}-{steps}-{setting}-seed{seed}"
     sagan(
-        "train", "--quiet", "--preset", "laptop", "--data", data, "--seed", str(seed), "--steps", str(steps),
+        "train", "--quiet", "--preset", "laptop-hinge", "--data", data, "--seed", str(seed), "--steps", str(steps),
         "--grid-every", "100000", "--save-every", "100000", "--out", str(run), *SETTINGS[setting],
     )  # fmt: skip
     kept = run / "precision_quality.json"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -40,17 +41,28 @@ class Recorder(Protocol):
         ...
 
 
+@dataclass
+class Recording:
+    """The recording of one kind of iteration; inputs have the same names in all iterations of a kind."""
+
+    held: Inputs
+    """Tensors that the recording reads; filled from the first iteration, so that one that reads no others is found."""
+    count: int = 0
+    rates: list[tuple[dict[str, Any], Tensor]] = field(default_factory=list)
+    replay: Callable[[], Statistics] | None = None
+
+
 class GraphedIteration:
-    """An iteration that is recorded after a few plain ones."""
+    """An iteration that is recorded after a few plain ones.
+
+    A penalty with an interval makes iterations of different kinds, each of which has a recording of its own.
+    """
 
     def __init__(
         self, plain: Callable[[Inputs], Statistics], networks: Networks, recorder: Recorder, warn: Callable[[str], None]
     ) -> None:
         self.plain, self.networks, self.recorder, self.warn = plain, networks, recorder, warn
-        self.count = 0
-        self.held: Inputs | None = None
-        self.rates: list[tuple[dict[str, Any], Tensor]] = []
-        self.replay: Callable[[], Statistics] | None = None
+        self.recordings: dict[tuple[tuple[str, ...], ...], Recording] = {}
         self.refused: str | None = None
         """Why no graph is used, or None."""
 
@@ -58,15 +70,17 @@ class GraphedIteration:
         """Update both networks; return the statistics, which the next call may overwrite."""
         if self.refused is not None:
             return self.plain(inputs)
-        self.count += 1
-        if self.count <= WARM:
-            # The inputs of the first iteration, so that a graph that does not read new ones is detected.
-            self.held = self.held or inputs.like()
+        kind = tuple(tuple(update) for update in (*inputs.discriminator, inputs.generator))
+        if kind not in self.recordings:
+            self.recordings[kind] = Recording(inputs.like())
+        recording = self.recordings[kind]
+        recording.count += 1
+        if recording.count <= WARM:
             with self.recorder.aside():
                 return self.plain(inputs)
-        return self._first(inputs) if self.replay is None else self._next(inputs)
+        return self._first(recording, inputs) if recording.replay is None else self._next(recording, inputs)
 
-    def _first(self, inputs: Inputs) -> Statistics:
+    def _first(self, recording: Recording, inputs: Inputs) -> Statistics:
         """Run plain and recorded iteration from one state; keep the replay if they agree, else the plain one."""
         live = state(self.networks)
         before = _kept(live)
@@ -77,8 +91,8 @@ class GraphedIteration:
         expected_values = {name: value.cpu() for name, value in expected.items()}
         _put(live, before)
         try:
-            self._record()
-            found = self._next(inputs)
+            self._record(recording)
+            found = self._next(recording, inputs)
             wrong = difference(live, before, after) or _other_statistics(found, expected_values)
         except RuntimeError as e:
             wrong = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
@@ -88,28 +102,25 @@ class GraphedIteration:
         _put(live, after)
         return expected
 
-    def _record(self) -> None:
-        held = self.held
-        assert held is not None, "warmed up"
+    def _record(self, recording: Recording) -> None:
         optimisers = (self.networks.opt_g, self.networks.opt_d)
         device = next(self.networks.generator.parameters()).device
-        self.rates = [(g, torch.zeros((), device=device)) for o in optimisers for g in o.param_groups]
+        recording.rates = [(g, torch.zeros((), device=device)) for o in optimisers for g in o.param_groups]
         self._drop_gradients()
-        with _recordable(self.rates):
-            self.replay = self.recorder.record(lambda: self.plain(held))
+        with _recordable(recording.rates):
+            recording.replay = self.recorder.record(lambda: self.plain(recording.held))
 
-    def _next(self, inputs: Inputs) -> Statistics:
-        held, replay = self.held, self.replay
-        assert held is not None, "warmed up"
-        assert replay is not None, "recorded"
-        for mine, theirs in zip(held.tensors(), inputs.tensors(), strict=True):
+    def _next(self, recording: Recording, inputs: Inputs) -> Statistics:
+        assert recording.replay is not None, "recorded"
+        for mine, theirs in zip(recording.held.tensors(), inputs.tensors(), strict=True):
             mine.copy_(theirs)
-        for group, rate in self.rates:
+        for group, rate in recording.rates:
             rate.fill_(group["lr"])
-        return replay()
+        return recording.replay()
 
     def _give_up(self, why: str) -> None:
-        self.refused, self.replay, self.held, self.rates = why, None, None, []
+        self.refused = why
+        self.recordings.clear()
         # Undo what an aborted recording may have left.
         self.networks.discriminator.requires_grad_(True)
         self._drop_gradients()

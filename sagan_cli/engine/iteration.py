@@ -175,8 +175,6 @@ def why_no_graph(cfg: TrainConfig, objective: Objective, runtime: Runtime) -> st
         return "several processes exchange their gradients outside a graph"
     if cfg.checkpointing:
         return "--checkpointing saves the state of the random generators, which a graph cannot do"
-    if any(term.interval > 1 for term, _ in objective.penalties):
-        return "a penalty with an interval makes steps differ"
     if not parse_schedule(cfg.beta2, "--beta2").constant:
         return "a scheduled --beta2 would be frozen in a graph"
     return None

@@ -16,6 +16,7 @@ _COLOURS = {1: "grey", 3: "colour", 4: "colour and transparency"}
 _RECIPE = (
     ("train.loss", "loss"), ("train.gp", "gradient penalty"), ("train.r1", "R1"), ("train.clip", "clipping"),
     ("train.penalty", "penalties"), ("train.augment", "augmentations"), ("train.constraint", "constraints"),
+    ("train.ada", "target of adaptive augmentation"),
     ("model.spectral_norm", "spectral norm in"), ("train.decay_steps", "learning rates fall to 0 at step"),
     ("train.steps", "steps"), ("train.batch", "batch"), ("train.d_steps", "updates of D a step"),
     ("train.g_lr", "learning rate of G"), ("train.d_lr", "learning rate of D"), ("train.beta1", "Adam beta 1"),
@@ -23,7 +24,7 @@ _RECIPE = (
     ("data.split", "split"), ("data.fit", "fit"), ("data.flip", "mirrored"),
 )  # fmt: skip
 """Settings that determine the weights -> name in the card."""
-_UNUSED_AT_0 = ("train.gp", "train.r1", "train.clip", "train.decay_steps")
+_UNUSED_AT_0 = ("train.gp", "train.r1", "train.ada", "train.clip", "train.decay_steps")
 NOT_MEASURED = "Not measured. Run `sagan eval-fid` and export again."
 
 

@@ -185,6 +185,24 @@ def test_a_recording_that_misses_something_is_found_out(what: str, monkeypatch: 
     assert graphed.refused in said[0]
 
 
+def test_a_penalty_with_an_interval_has_a_recording_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = replace(PLAIN, gp=10.0, accumulate=1)
+
+    def lazily(work: iterations.Iteration) -> list[float]:
+        return [work(inputs(step, gp=10.0 if step % 2 == 0 else 0.0))["d_loss"].item() for step in range(2 * WARM + 4)]
+
+    expected = lazily(work(players(cfg=cfg), replace(cfg, graph="off"), CPU))
+    pair = players(cfg=cfg)
+    recorder = Recorded(pair)
+    monkeypatch.setattr(iterations, "why_no_graph", lambda *_: None)
+    monkeypatch.setattr(iterations, "CudaGraphs", lambda device: recorder)
+    said: list[str] = []
+    graphed = work(pair, replace(cfg, graph="on"), CPU, said.append)
+    assert lazily(graphed) == pytest.approx(expected, rel=1e-4)
+    assert isinstance(graphed, GraphedIteration)
+    assert (said, recorder.replays, len(graphed.recordings)) == ([], 4, 2)
+
+
 def test_held_inputs_are_copies_of_the_same_layout() -> None:
     given = inputs(0)
     real = given.discriminator[0]["real"].contiguous(memory_format=torch.channels_last)
@@ -202,8 +220,7 @@ def test_where_there_can_be_no_graph() -> None:
     assert iterations.why_no_graph(cfg, HINGE, gpu) is None
     assert "several processes" in str(iterations.why_no_graph(cfg, HINGE, replace(gpu, world=2)))
     assert "--checkpointing" in str(iterations.why_no_graph(replace(cfg, checkpointing=True), HINGE, gpu))
-    lazy = Objective.of(replace(cfg, penalty="r1=0.1/4"))
-    assert "interval" in str(iterations.why_no_graph(cfg, lazy, gpu))
+    assert iterations.why_no_graph(cfg, Objective.of(replace(cfg, penalty="r1=0.1/4")), gpu) is None
     falling = replace(cfg, beta2="linear:0.9:0.99:1k")
     assert "--beta2" in str(iterations.why_no_graph(falling, HINGE, gpu))
     for how in ("auto", "off"):
