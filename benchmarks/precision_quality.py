@@ -4,8 +4,8 @@
     python benchmarks/precision_quality.py --data quadrupeds --steps 300 --seeds 0 1
     python benchmarks/precision_quality.py --table
 
-Each run is `sagan train --preset laptop-hinge`, scored by `sagan eval-fid --extractor classifier`; the images are drawn
-in fp32 for both settings. Existing runs and scores are reused, so that the benchmark can be interrupted; results of other
+Each run is `sagan train --preset laptop-hinge`, scored by `sagan eval-fid --extractor classifier`; images are drawn in
+fp32 for both settings. Existing runs and scores are reused, so that the benchmark can be interrupted; results of other
 datasets, lengths and seeds are kept. *Default* and *exact* of one seed use the same images and latents.
 """
 

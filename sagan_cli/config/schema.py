@@ -180,7 +180,7 @@ class RunConfig:
     )
     eval_n: int = setting(2048, "Number of images of a score while training.", low=2, live=True)
     eval_metrics: str = setting(
-        "fid",
+        "fid,prc",
         "Metrics of a score while training; the first one decides which checkpoint is the best.",
         metavar="LIST",
         live=True,
