@@ -19,6 +19,7 @@ ALLOWED = {
     "data": {"ops"},
     "quadrupeds": {"data"},
     "loggers": {"console"},
+    "diagnosis": {"console"},
     "engine": {"loggers", "model", "objectives", "data", "ops"},
     "generators": {"engine"},
     "export": {"attention", "engine", "evaluation", "model", "data", "ops"},
@@ -38,6 +39,7 @@ ALLOWED = {
         "engine",
         "data",
         "console",
+        "diagnosis",
         "testing",
     },
 }

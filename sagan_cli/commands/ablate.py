@@ -113,8 +113,6 @@ def ablate(
     if preset == "auto":
         resolved = _common(resolve(**layers, preset=preset_for(resolved.config.train.device)))
     resolved, reasons = with_recipe(with_absolute_path(resolved), opened)
-    for line in reasons:
-        console.note(line)
     if out is not None and (out / "run.json").exists():
         raise UsageError(f"--out {out}: is a single run; name a directory for all runs")
 
@@ -133,6 +131,8 @@ def ablate(
     trials = [Trial(variant, seed, specs[variant]) for seed in range(first, first + seeds) for variant in variants]
     for trial in trials:
         check_resumable(trial.resolved(resolved), trial.folder(folder))
+    for line in reasons:
+        console.note(line)
     cfg = resolved.config.train
     with stop_signals() as stopping, open_runtime(cfg.device, cfg.precision) as runtime:
         if plan:

@@ -118,8 +118,9 @@ def resolve(
         raise UsageError("--ada: there is nothing to adapt; add --augment color,translation,cutout")
     options = {k.removeprefix(OPTIONS_KEY + "."): g.value for k, g in merged.items() if k.startswith(OPTIONS_KEY + ".")}
     values = {k: g.value for k, g in merged.items() if k in SETTINGS}
-    has_recipe = preset in RECIPE_PRESETS and system is None and values["model.arch"] == RECIPE_ARCHITECTURE
-    left_open = frozenset(key for key in RECIPE_KEYS if has_recipe and _automatic(merged[key].source))
+    automatic = {key for key in RECIPE_KEYS if _automatic(merged[key].source)}
+    asked = preset not in RECIPE_PRESETS or system is not None or "train.loss" not in automatic
+    left_open = frozenset(() if asked or values["model.arch"] != RECIPE_ARCHITECTURE else automatic)
     return Resolved(build(values, options), {k: g.source for k, g in merged.items()}, tuple(notes), preset, left_open)
 
 

@@ -39,9 +39,9 @@ def test_it_is_chosen_from_the_data() -> None:
 
 
 def test_what_the_user_gives_stays() -> None:
-    r = chosen(resolved(train__loss="hinge", data__flip=False, train__d_lr=1e-3), images=500)
-    assert (r.config.train.loss, r.config.data.flip, r.config.train.d_lr) == ("hinge", False, 1e-3)
-    assert r.sources["train.loss"] == "--loss"
+    r = chosen(resolved(train__penalty="r1=1", data__flip=False, train__d_lr=1e-3), images=500)
+    assert (r.config.train.penalty, r.config.data.flip, r.config.train.d_lr) == ("r1=1", False, 1e-3)
+    assert r.sources["train.penalty"] == "--penalty"
     assert r.config.model.spectral_norm == "none"
 
 
@@ -49,7 +49,8 @@ def test_what_the_user_gives_stays() -> None:
     "r",
     [
         resolved(system="paper"), resolved("base", system="sngan-d"), resolved("laptop-hinge"), resolved("paper"),
-        resolved("base-hinge"), resolved(model__arch="sagan-dcgan"),
+        resolved("base-hinge"), resolved(model__arch="sagan-dcgan"), resolved(train__loss="hinge"),
+        resolved(train__loss="relativistic"),
     ],
 )  # fmt: skip
 def test_other_recipes_stay_as_they_are(r: Resolved) -> None:
