@@ -98,6 +98,7 @@ RECIPES: dict[str, str] = {
     "half-sn-both": f"--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm both {HALF}",
     "half-hinge": f"--loss hinge --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {HALF}",
     "half-nonsat": f"--loss non-saturating --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {HALF}",
+    **{f"system-{name}": f"--system {name}" for name in ("port", "official", "sngan-d", "wgan-gp")},
     "half-attn8": f"{PAIRED} {HALF} --attn-at 8",
     "half-attn-none": f"{PAIRED} {HALF} --attn-at none",
     "half-augment0.3": f"{PAIRED} {HALF} --augment color=0.3,translation=0.3,cutout=0.3",

@@ -1,9 +1,9 @@
 """The default recipe: settings that training chooses from the data, each with a reason. No torch.
 
 It applies to the architecture `sagan` with the presets `laptop` and `base`, without `--system` and `--loss`. Any other
-It applies to the architecture `sagan` with the presets `laptop` and `base`, without `--system` and `--loss`. Any other
 setting that the user gives has priority (`Resolved.left_open`). docs/recipes.md has the measurements behind every
 number.
+"""
 
 from __future__ import annotations
 
