@@ -81,9 +81,8 @@ def main() -> None:
         for timed in rows.values():
             timed.seconds(1)
         found = [{name: timed.seconds(SPAN) for name, timed in rows.items()} for _ in range(arguments.rounds)]
-        print(
-            f"{arguments.size} pixels, batch {arguments.batch}, {runtime.precision}, {torch.get_num_threads()} threads\n"
-        )
+        threads = torch.get_num_threads()
+        print(f"{arguments.size} pixels, batch {arguments.batch}, {runtime.precision}, threads: {threads}\n")
     first = next(iter(rows))
     print("| objective | ms | ratio |\n|---|---|---|")
     for name in rows:
