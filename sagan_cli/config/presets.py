@@ -27,7 +27,9 @@ _HINGE = {
 }  # fmt: skip
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "laptop": ("a small network for a CPU, the recipe chosen from the data", _LAPTOP),
+    "laptop": ("a small network for a CPU, the recipe chosen from the data", _LAPTOP | {
+        "train.batch": 16, "train.steps": 4000,
+    }),
     "base": ("the published widths at a batch that one GPU holds, the recipe chosen from the data", _BASE),
     "laptop-hinge": ("laptop with the hinge loss and spectral norm: the default until version 0.3", _LAPTOP | _HINGE),
     "base-hinge": ("base with the hinge loss and spectral norm: the default until version 0.3", _BASE | _HINGE),

@@ -196,7 +196,7 @@ def _changes(resolved: Resolved, record: Mapping[str, Any]) -> list[str]:
     before = effective(current_keys(flatten(record["config"])))
     frozen = set(now) | {key for key in before if key.startswith(OPTIONS_KEY + ".")}
     # The recipe of a run is that of its beginning, also if an earlier version had another one or the images changed.
-    for key in resolved.left_open:
+    for key in resolved.left_open & now.keys():
         chosen = not _automatic(record.get("sources", {}).get(key, "default"))
         now[key] = "that of the recipe" if chosen else before.get(key)
     return [

@@ -29,7 +29,7 @@ def test_it_is_chosen_from_the_data() -> None:
     assert (r.config.train.loss, r.config.model.spectral_norm) == ("relativistic", "none")
     assert (r.config.train.augment, r.config.data.flip) == ("", False)
     assert r.sources["train.loss"] == r.sources["train.penalty"] == "recipe"
-    weight = lambda side: float(chosen(resolved(), side=side).config.train.penalty.split("=")[1].split("/")[0])  # noqa: E731
+    weight = lambda side: float(chosen(resolved(), side=side).config.train.penalty.split(":")[1])  # noqa: E731
     assert weight(64) == 4 * weight(32)
     few = chosen(resolved(), images=500)
     assert few.config.train.augment == "color,translation,cutout"
