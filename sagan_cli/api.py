@@ -167,13 +167,16 @@ def with_recipe(resolved: Resolved, opened: Opened) -> tuple[Resolved, list[str]
         found = check_mirror(opened.dataset)
         return found.allowed, str(found)
 
-    form = opened.form
-    parts = recipe.choose(resolved, recipe.DataFacts(len(opened.dataset), form.height, form.width, mirror))
+    from sagan_cli.data.holdout import held_out_count
+
+    form, total = opened.form, len(opened.dataset)
+    images = total - held_out_count(resolved.config.data.holdout, total)
+    parts = recipe.choose(resolved, recipe.DataFacts(images, form.height, form.width, mirror))
     if not parts:
         return resolved, []
     size = f"{form.height}x{form.width}" if form.height != form.width else f"{form.height}"
     return recipe.apply(resolved, parts), [
-        f"recipe {len(opened.dataset):,} images at {size} px, chosen from the data (--system paper: the paper's):",
+        f"recipe {images:,} images at {size} px, chosen from the data (--system paper: the paper's):",
         *(f"       {part.about}" for part in parts),
     ]
 
@@ -243,7 +246,7 @@ def run_training(
             _introduce(job, chosen, runtime, reasons, notify, warn)
         scorer = None
         if job.config.run.eval_every != "off":
-            from sagan_cli.evaluation.scoring import Context
+            from sagan_cli.evaluation.computation import Context
             from sagan_cli.evaluation.tracking import open_tracker
 
             scorer = open_tracker(job, Context(runtime, progress, notify, warn))
@@ -271,7 +274,8 @@ def _introduce(
 
     spec, pack, steps, before = job.spec, job.pack, job.config.train.steps, chosen.record
     classes = f"{len(pack.class_names)} classes" if pack.class_names else "no classes"
-    notify(f"data   {job.config.data.data}: {len(pack.images)} images, {classes}")
+    held = f", {len(job.held_out):,} of them held out" if len(job.held_out) else ""
+    notify(f"data   {job.config.data.data}: {len(pack.images)} images, {classes}{held}")
     for line in reasons:
         notify(line)
     notify(

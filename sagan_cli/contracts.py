@@ -211,12 +211,14 @@ class MetricInputs:
 
     fake: Features
     real: Features | None
-    """None where `Metric.real` is "none"."""
+    """None where `Metric.real` is "none"; all training images where `Metric.held_out` is true."""
     knobs: Mapping[str, int]
     """Values of `Metric.knobs`: the user's, else the protocol's, else the defaults."""
     class_names: Sequence[str] = ()
     metrics: Sequence[str] = ()
     """Names of all metrics of this evaluation."""
+    held_out: Features | None = None
+    """Images that were not trained on, where `Metric.held_out` is true."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,8 @@ class Metric:
     """What it needs of the real images: "rows" (all features), "moments" (mean and covariance) or "none"."""
     classes: bool = False
     """Whether it needs the classes of both sets of images."""
+    held_out: bool = False
+    """Whether it needs images that were not trained on, and all images that were."""
     knobs: Mapping[str, int] = field(default_factory=dict)
     """Its parameters and their defaults, set by `--knob NAME=VALUE`; recorded, and compared by `sagan compare`.
 

@@ -15,10 +15,11 @@ from sagan_cli.attention.compute_maps import CheckpointNetworks, maps_of_seeds, 
 from sagan_cli.engine import checkpoint
 from sagan_cli.engine.job import Job
 from sagan_cli.engine.sample import Sampler, latents, pictures
+from sagan_cli.evaluation.computation import Context
 from sagan_cli.evaluation.image_sets import packed_images, requests_for
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
 from sagan_cli.evaluation.options import DEFAULT, Options, find
-from sagan_cli.evaluation.scoring import Context, score_generator
+from sagan_cli.evaluation.scoring import score_generator
 from sagan_cli.runs import Run
 
 KIND, FORMAT = "twin", 1

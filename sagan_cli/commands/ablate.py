@@ -179,7 +179,7 @@ def _run(
     from sagan_cli.ablation.measures import MeasureOptions
     from sagan_cli.ablation.trials import train_trial
     from sagan_cli.engine.job import open_job
-    from sagan_cli.evaluation.scoring import Context
+    from sagan_cli.evaluation.computation import Context
 
     progress = interruptible(stopping)
     shared = open_job(resolved.config, opened, progress, console.note)

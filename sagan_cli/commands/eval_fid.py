@@ -62,7 +62,24 @@ def eval_fid(
         Path | None, typer.Option(metavar="FILE", help="The extractor's weights, for machines without internet.")
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Add the FID of each class, and their mean.")] = False,
-    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="train or test. Default: the protocol's.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT", help="train or test; held-out: the images of --holdout. Default: the protocol's."
+        ),
+    ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|NAME",
+            help="Images that were not trained on, for the metric memorization. Default: those of the run's "
+            "--holdout, or the test split.",
+        ),
+    ] = None,
+    nearest: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the 16 images nearest to a training image, each beside it (.png)."),
+    ] = None,
     fit: Annotated[
         str | None,
         typer.Option(metavar="HOW", help="Resize real images to the size of scored ones: auto, crop, pad, stretch."),
@@ -103,8 +120,8 @@ def eval_fid(
     record = evaluate(
         target, data, metrics=metrics, n=n, n_real=n_real, protocol=protocol, extractor=extractor, weights=weights,
         per_class=per_class, split=split, fit=fit, seed=seed, truncation=truncation, raw=raw, batch=batch,
-        device=device, precision=precision, knobs=_knobs(knob or []), stdin=getattr(sys.stdin, "buffer", None),
-        progress=console.progress, notify=console.note, warn=console.warn,
+        device=device, precision=precision, knobs=_knobs(knob or []), held_out=held_out, nearest=nearest,
+        stdin=getattr(sys.stdin, "buffer", None), progress=console.progress, notify=console.note, warn=console.warn,
     )  # fmt: skip
     if record is not None:
         show(record, json_)

@@ -16,7 +16,7 @@ from sagan_cli.config.schema import SETTINGS, build, current_keys
 
 GAMMA = (2.0, 0.2)
 """Weight of R1 and R2 at 32x32 pixels at the start and at the end of a run; both grow with the number of pixels."""
-RATES: Mapping[str | None, tuple[float, float]] = {"laptop": (8e-4, 4e-4), "base": (4e-4, 1e-4)}
+RATES: Mapping[str | None, tuple[float, float]] = {"laptop": (16e-4, 8e-4), "base": (4e-4, 1e-4)}
 """Preset -> learning rates of D and G; those of `base` are the paper's, and are not measured with this recipe."""
 INTERVAL = 4
 """Updates of the discriminator per penalty."""

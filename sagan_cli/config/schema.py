@@ -48,6 +48,9 @@ class DataConfig:
     channels: str = setting("auto", "1, 3 or 4; auto is detected from the images.", choices=("auto", "1", "3", "4"))
     fit: str = setting("auto", "How an image of another shape is fitted.", choices=("auto", "crop", "pad", "stretch"))
     flip: bool = setting(False, "Mirror half of the images left to right.")
+    holdout: float = setting(
+        0.0, "Images reserved for scoring, never trained on: a share below 1, or a number.", low=0.0
+    )
     unconditional: bool = setting(False, "Ignore the classes.")
     max_bad: float = setting(
         0.01, "Largest share of unreadable images that is skipped; more is an error.", low=0.0, high=1.0, live=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sagan_cli.data.packing.pack import Pack
@@ -28,8 +29,11 @@ class Batches:
         device: torch.device,
         rank: int = 0,
         world: int = 1,
+        chosen: NDArray[np.int64] | None = None,
     ) -> None:
-        self.count, self.batch, self.seed, self.flip, self.device = len(pack.images), batch, seed, flip, device
+        """Take the pack; `chosen` are the indices of the images that are used, all by default."""
+        self.chosen = np.arange(len(pack.images)) if chosen is None else chosen
+        self.count, self.batch, self.seed, self.flip, self.device = len(self.chosen), batch, seed, flip, device
         self.share = slice(rank * batch // world, (rank + 1) * batch // world)
         self.images, self.labels, self.labelled = pack.images, pack.labels, bool(pack.class_names)
         self.resident: Tensor | None = None
@@ -41,7 +45,9 @@ class Batches:
         """Return the indices of the global batch of one discriminator update: int64 (batch,)."""
         positions = np.arange(update * self.batch, (update + 1) * self.batch)
         passes, offsets = positions // self.count, positions % self.count
-        return np.concatenate([self._order(int(p))[offsets[passes == p]] for p in np.unique(passes)])
+        shuffled = np.concatenate([self._order(int(p))[offsets[passes == p]] for p in np.unique(passes)])
+        found: np.ndarray = self.chosen[shuffled]
+        return found
 
     def at(self, update: int) -> tuple[Tensor, Tensor | None]:
         """Return this process's images (n, C, H, W) in [-1, 1], channels last, and labels (n,) or None."""

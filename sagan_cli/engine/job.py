@@ -11,6 +11,7 @@ from typing import Any
 
 from sagan_cli.config.schema import AUTO, Config
 from sagan_cli.contracts import ModelSpec, Progress
+from sagan_cli.data.holdout import Indices, split
 from sagan_cli.data.packing.build import guess_channels
 from sagan_cli.data.packing.pack import Pack, PackRequest, packed_dataset, require_batch
 from sagan_cli.data.sources.opening import Opened, hints_of
@@ -27,6 +28,10 @@ class Job:
     spec: ModelSpec
     arch_package: str
     pack: Pack
+    training: Indices
+    """Images of the pack that are trained on."""
+    held_out: Indices
+    """Images of the pack that are reserved for scoring."""
 
 
 def label(config: Config, opened: Opened) -> str:
@@ -53,9 +58,10 @@ def open_job(config: Config, opened: Opened, progress: Progress, notify: Callabl
     arch = registry.find("architectures", config.model.arch)
     request = PackRequest(opened.form.height, opened.form.width, _channels(config), config.data.fit)
     pack = packed_dataset(opened.dataset, request, config.data.max_bad, progress, notify)
-    require_batch(pack, config.train.batch)
+    training, held_out = split(pack, config.data.holdout)
+    require_batch(len(training), config.train.batch)
     spec = _spec(config, opened, int(pack.images.shape[-1]), len(pack.class_names))
-    return Job(config, spec, f"{arch.package} {arch.version}", pack)
+    return Job(config, spec, f"{arch.package} {arch.version}", pack, training, held_out)
 
 
 def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
@@ -66,6 +72,7 @@ def machine_facts(job: Job, runtime: Runtime) -> dict[str, Any]:
             "source": job.config.data.data,
             "digest": job.pack.digest,
             "count": len(job.pack.images),
+            "held_out": len(job.held_out),
             "skipped": len(job.pack.skipped),
             "class_names": list(job.pack.class_names),
         },

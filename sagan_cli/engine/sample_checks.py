@@ -29,9 +29,9 @@ class SampleChecks:
     the nearest other training image is to 99 % of the training images.
     """
 
-    def __init__(self, pack: Pack) -> None:
-        """Measure the training images."""
-        chosen = np.unique(np.linspace(0, len(pack.images) - 1, REFERENCE).astype(int))
+    def __init__(self, pack: Pack, training: NDArray[np.int64]) -> None:
+        """Measure the training images, given by their indices."""
+        chosen = training[np.unique(np.linspace(0, len(training) - 1, REFERENCE).astype(int))]
         images = np.stack([pack.images[i] for i in chosen])
         self.edges, self.labels = _edges(images), torch.from_numpy(pack.labels[chosen])
         self.coarse = _coarse(images)

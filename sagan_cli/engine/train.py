@@ -120,7 +120,7 @@ def _train(
     # Inputs: functions of the step.
     batches = Batches(
         job.pack, batch=cfg.batch, seed=cfg.seed, flip=job.config.data.flip, device=runtime.device,
-        rank=runtime.rank, world=runtime.world,
+        rank=runtime.rank, world=runtime.world, chosen=job.training,
     )  # fmt: skip
     inputs = StepInputs(objective, cfg, spec, batches, runtime)
     if scorer is not None:
@@ -164,7 +164,7 @@ def _train(
             samples, labels = fixed_samples(ema.module, spec, runtime)
             write_atomic(_grid_path(run, step), encode(grid(samples, columns=8), "png"))
             events.send("grid", step, _grid_path(run, step))
-            checks = checks or SampleChecks(job.pack)
+            checks = checks or SampleChecks(job.pack, job.training)
             checked = checks.measure(samples, labels)
 
         if logging:
@@ -226,7 +226,12 @@ def _about(job: Job) -> dict[str, Any]:
         "arch_package": job.arch_package,
         "spec": job.spec,
         "class_names": list(pack.class_names),
-        "data": {"source": job.config.data.data, "digest": pack.digest, "count": len(pack.images)},
+        "data": {
+            "source": job.config.data.data,
+            "digest": pack.digest,
+            "count": len(pack.images),
+            "held_out": len(job.held_out),
+        },
     }
 
 

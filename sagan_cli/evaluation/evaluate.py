@@ -18,7 +18,7 @@ from typing import IO, Any
 from sagan_cli import runs
 from sagan_cli.config.schema import DataConfig
 from sagan_cli.errors import UsageError
-from sagan_cli.evaluation.options import DEFAULT, Options, find, parse_metrics, require_knobs
+from sagan_cli.evaluation.options import DEFAULT, HELD_OUT, TRAINING, Options, find, parse_metrics, require_knobs
 from sagan_cli.generators import exported_file, find_model, open_found, run_of
 from sagan_cli.plugins import registry
 from sagan_cli.runs import UNKNOWN_DATA
@@ -53,6 +53,8 @@ def evaluate(
     device: str = "auto",
     precision: str = "fp32",
     knobs: Mapping[str, int] | None = None,
+    held_out: str | Path | None = None,
+    nearest: str | Path | None = None,
     stdin: IO[bytes] | None = None,
     progress: Callable[[str, int], AbstractContextManager[Any]] = _silent,
     notify: Callable[[str], None] = _ignore,
@@ -76,6 +78,9 @@ def evaluate(
         raw: score the trained weights instead of their moving average.
         batch: batch size.
         knobs: parameters of metrics, as `{"prc_neighbours": 5}`.
+        held_out: images that were not trained on, for the metric `memorization`; None for those that the run held out,
+            or the test split of its dataset.
+        nearest: .png file for the generated images that are nearest to a training image, each beside it.
         progress: (label, total) -> context manager whose value is called with the number of images done.
         notify, warn: called with one line each on the leading process.
 
@@ -92,6 +97,8 @@ def evaluate(
         raise UsageError(f"--truncation {truncation}: must be above 0")
     if weights is not None and not Path(weights).is_file():
         raise UsageError(f"--weights {weights}: no such file")
+    if nearest is not None:
+        _require_png(Path(nearest))
     target, data = (None if value is None else str(value) for value in (target, data))
     images = target == "-" or (target is not None and holds_images(Path(target)))
     if images and data is None:
@@ -101,15 +108,16 @@ def evaluate(
     begun = time.monotonic()
 
     from sagan_cli.engine.runtime import open_runtime
-    from sagan_cli.evaluation.scoring import Context, score_generator, score_images
+    from sagan_cli.evaluation.computation import Context
+    from sagan_cli.evaluation.scoring import score_generator, score_images
 
     changed = rules.with_changes(
-        extractor=extractor, split=split, truncation=truncation, ema=False if raw else None,
-        knobs={**rules.knobs, **knobs} if knobs else None,
+        extractor=extractor, split=None if split == HELD_OUT else split, truncation=truncation,
+        ema=False if raw else None, knobs={**rules.knobs, **knobs} if knobs else None,
     )  # fmt: skip
     options = Options(
         changed, listed, n, reals, n_real == "all", None if weights is None else Path(weights), per_class, fit, seed,
-        batch,
+        batch, HELD_OUT if split == HELD_OUT else TRAINING, None if nearest is None else Path(nearest),
     )  # fmt: skip
     with open_runtime(device, precision, distributed=True) as runtime:
         if not runtime.leads:
@@ -117,19 +125,26 @@ def evaluate(
         context = Context(runtime, progress, notify, warn)
         if checkpoint is None:
             assert target is not None
+            if split == HELD_OUT:
+                raise UsageError(f"--split {HELD_OUT}: is for a run that was trained with --holdout")
             real = _data_settings(DataConfig(), data, changed.split, fit)
             _require_parts(real.data, split)
-            record = score_images(target, stdin or io.BytesIO(), real, options, context)
+            record = score_images(target, stdin or io.BytesIO(), real, options, context, _others(real, held_out))
         else:
             sampler = open_found(checkpoint, runtime, raw=not changed.ema)
             trained = _trained_on(checkpoint, sampler.facts.data["source"], data)
             # The default protocol uses the split that the model was trained on.
             part = split or (trained.split if protocol == DEFAULT else rules.split)
+            if part == HELD_OUT:
+                if data is not None:
+                    raise UsageError(f"--split {HELD_OUT}: is a part of the run's own images; leave out --data")
+                part = trained.split
             if target is None:
                 notify(f"scoring {checkpoint.parent.parent}, step {sampler.facts.step}")
             real = _data_settings(trained, data, part, fit)
-            _require_parts(real.data, split)
-            record = score_generator(sampler, real, options, context)
+            if split != HELD_OUT:
+                _require_parts(real.data, split)
+            record = score_generator(sampler, real, options, context, _others(trained, held_out))
             same_data = data is None and part == trained.split
             if record and same_data and record["data_digest"] != sampler.facts.data["digest"]:
                 warn("the images are no longer the ones that this model was trained on")
@@ -187,9 +202,32 @@ def _data_settings(base: DataConfig, source: str | None, split: str, fit: str | 
     changes: dict[str, Any] = {"split": split, "data_root": os.environ.get("SAGAN_DATA_ROOT", base.data_root)}
     if source is not None:
         changes |= {"data": source, "unconditional": False}
+    if source is not None or split != base.split:
+        changes["holdout"] = 0.0  # none of these images was trained on
     if fit is not None:
         changes["fit"] = fit
     return replace(base, **changes)
+
+
+def _require_png(path: Path) -> None:
+    """Refuse a path that the picture cannot be written to.
+
+    Raises:
+        UsageError: stdout, another ending than .png, an existing file or a missing directory.
+    """
+    if str(path) == "-":
+        raise UsageError("--nearest -: the scores go to standard output; name a .png file")
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--nearest {path}: name a .png file")
+    if path.exists():
+        raise UsageError(f"--nearest {path}: exists already; name another file")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--nearest {path}: there is no directory {path.parent}")
+
+
+def _others(base: DataConfig, held_out: str | Path | None) -> DataConfig | None:
+    """Return the settings of the images of `--held-out`, fitted as those of training."""
+    return None if held_out is None else replace(base, data=str(held_out), unconditional=False, holdout=0.0)
 
 
 def _require_parts(source: str, split: str | None) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from sagan_cli.config.schema import DataConfig
 from sagan_cli.contracts import Metric, ModelSpec, Progress
+from sagan_cli.data.holdout import split
 from sagan_cli.data.packing.pack import Pack, PackRequest, packed_dataset
 from sagan_cli.data.sources import opening as sources
 from sagan_cli.engine.runtime import Runtime
@@ -26,6 +27,7 @@ from sagan_cli.evaluation.extractors.extractor import Extractor
 from sagan_cli.evaluation.features import CollectedFeatures, ImageSet, Indices, Measure, Moments
 from sagan_cli.evaluation.images.npz import read_statistics
 from sagan_cli.evaluation.images.opening import open_images
+from sagan_cli.evaluation.options import HELD_OUT, TRAINING
 from sagan_cli.files import discard, sha256_of, write_directory
 from sagan_cli.ops.randomness import generator
 from sagan_cli.plugins import registry
@@ -33,19 +35,20 @@ from sagan_cli.plugins import registry
 
 @dataclass(frozen=True)
 class PackedImages:
-    """The images of a pack."""
+    """Images of a pack, given by their indices."""
 
     pack: Pack
+    chosen: Indices
 
     def __len__(self) -> int:
-        return len(self.pack.images)
+        return len(self.chosen)
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        return self.pack.labels if self.pack.class_names else None
+        return self.pack.labels[self.chosen] if self.pack.class_names else None
 
     def batches(self, size: int, order: Indices | None = None) -> Iterator[NDArray[np.uint8]]:
-        order = np.arange(len(self)) if order is None else order
+        order = self.chosen if order is None else self.chosen[order]
         for start in range(0, len(order), size):
             yield self.pack.images[order[start : start + size]]
 
@@ -130,10 +133,17 @@ class RealImages:
         return found
 
 
-def packed_images(pack: Pack, source: str, facts: dict[str, Any] | None = None) -> RealImages:
-    """Return the images of an open pack."""
+def packed_images(
+    pack: Pack, source: str, facts: dict[str, Any] | None = None, chosen: Indices | None = None
+) -> RealImages:
+    """Return the images of an open pack, or those of the indices `chosen`."""
+    digest = pack.digest
+    if chosen is None:
+        chosen = np.arange(len(pack.images))
+    elif len(chosen) < len(pack.images):
+        digest = hashlib.sha256(f"{digest}/".encode() + chosen.astype("<i8").tobytes()).hexdigest()
     return RealImages(
-        PackedImages(pack), pack.digest, pack.class_names, pack=pack, source=source, facts=facts or {}
+        PackedImages(pack, chosen), digest, pack.class_names, pack=pack, source=source, facts=facts or {}
     )  # fmt: skip
 
 
@@ -145,16 +155,19 @@ def fitted_images(
     progress: Progress,
     notify: Callable[[str], None],
     *,
-    download: bool = False,
+    part: str = TRAINING,
 ) -> RealImages:
     """Open images resized to a model's size exactly as in training: the same pack, so the same digest.
 
+    Args:
+        part: the images that are trained on, or those that `data.holdout` reserves.
+
     Raises:
-        UsageError, DataError: as for training.
+        UsageError, DataError: as for training; or no image is held out.
     """
     dataset = sources.open_source(
         data.data, data_root=Path(data.data_root), split=data.split, height=height, width=width,
-        unconditional=data.unconditional, download=download,
+        unconditional=data.unconditional,
     )  # fmt: skip
     # The channels of the training setting first, whose pack usually exists.
     own = None if data.channels == "auto" else int(data.channels)
@@ -167,7 +180,12 @@ def fitted_images(
         "split": data.split if sources.has_parts(data.data) else None,
         "real_size": f"{height}x{width}", "fit": transform["fit"],
     }  # fmt: skip
-    return packed_images(pack, data.data, facts)
+    training, held_out = split(pack, data.holdout)
+    if part == HELD_OUT:
+        if not len(held_out):
+            raise UsageError(f"{data.data}: no image is held out: train with --holdout, or name others with --held-out")
+        return packed_images(pack, data.data, {**facts, "split": HELD_OUT}, held_out)
+    return packed_images(pack, data.data, facts, training)
 
 
 def unfitted_images(data: DataConfig, open_files: ExitStack) -> RealImages:

@@ -23,6 +23,8 @@ from sagan_cli.errors import PluginError, UsageError, closest
 from sagan_cli.plugins import registry
 
 DEFAULT = "default"
+TRAINING, HELD_OUT = "training", "held-out"
+"""Parts of a run's images under `--holdout`; `--split held-out` names the second one."""
 KNOBS = ("kid_subsets", "kid_subset_size", "isc_splits", "prc_neighbours")
 """Parameters of metrics that a protocol may set."""
 
@@ -75,6 +77,10 @@ class Options:
     fit: str | None = None
     seed: int = 0
     batch: int = 64
+    part: str = TRAINING
+    """Part of a run's images that the generator is compared with."""
+    nearest: Path | None = None
+    """File for the picture of the nearest pairs."""
 
     def real_limit(self) -> int | None:
         """Return the largest number of real images; None is all."""

@@ -3,49 +3,42 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from typing import IO, Any
 
-import numpy as np
 import torch
 
 from sagan_cli import __version__
 from sagan_cli.config.schema import DataConfig
-from sagan_cli.contracts import Metric, MetricInputs, Progress, Score
-from sagan_cli.data.packing.pack import cache_dir
+from sagan_cli.contracts import Metric
+from sagan_cli.data.sources.opening import has_parts
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.engine.sample import Sampler
-from sagan_cli.errors import PluginError, SaganError, UsageError
+from sagan_cli.errors import UsageError
+from sagan_cli.evaluation.computation import Context, Scores, compute_scores, layer_of, measure_of
 from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor
 from sagan_cli.evaluation.extractors.opening import check_extractor, open_extractor
 from sagan_cli.evaluation.features import (
-    CollectedFeatures,
-    ImageFeatures,
     ImageSet,
-    Indices,
-    Measure,
-    collect_features,
 )
 from sagan_cli.evaluation.image_sets import (
-    CachedFeatures,
-    FeatureCache,
     FirstImages,
     GeneratedImages,
     RealImages,
-    choose_indices,
     fitted_images,
     needs_fitting,
-    real_features,
     requests_for,
     unfitted_images,
 )
 from sagan_cli.evaluation.images.opening import open_images
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
-from sagan_cli.evaluation.options import Options, known_knobs
+from sagan_cli.evaluation.nearest_pairs import write_pairs
+from sagan_cli.evaluation.options import HELD_OUT, Options, known_knobs
 from sagan_cli.model.ema import standing_statistics
 from sagan_cli.ops.randomness import generator, latents_and_labels
 from sagan_cli.plugins import registry
@@ -53,52 +46,13 @@ from sagan_cli.plugins import registry
 STANDING_BATCHES = 16
 
 
-@dataclass(frozen=True)
-class Context:
-    """The runtime and the callbacks of an evaluation."""
-
-    runtime: Runtime
-    progress: Progress
-    notify: Callable[[str], None]
-    warn: Callable[[str], None]
-
-    @property
-    def cache(self) -> FeatureCache:
-        """The user's cache of features of real images."""
-        return FeatureCache(cache_dir() / "statistics", self.notify)
-
-    @contextmanager
-    def leader_first(self) -> Iterator[None]:
-        """Run the block on the leading process first, then on the others, which use its files."""
-        if not self.runtime.leads:
-            self.runtime.barrier()
-        yield
-        if self.runtime.leads:
-            self.runtime.barrier()
-
-
-@dataclass
-class Scores:
-    """The results of an evaluation."""
-
-    n_fake: int
-    n_real: int | None
-    """None if no metric needed real images, or if their number is unknown."""
-    values: dict[str, float] = field(default_factory=dict)
-    intervals: dict[str, tuple[float, float] | None] = field(default_factory=dict)
-    """95 %; None where there is none."""
-    details: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, score: Score) -> None:
-        """Add one number."""
-        self.values[score.name], self.intervals[score.name] = float(score.value), score.interval
-        self.details |= score.details
-        self.notes += score.notes
-
-
-def score_generator(sampler: Sampler, data: DataConfig, options: Options, context: Context) -> dict[str, Any] | None:
+def score_generator(
+    sampler: Sampler, data: DataConfig, options: Options, context: Context, held_out: DataConfig | None = None
+) -> dict[str, Any] | None:
     """Return the record of a generator against real images resized to its size; None on non-leading processes.
+
+    Args:
+        held_out: other images that were not trained on; None for those that the run holds out, or the test split.
 
     Raises:
         UsageError, DataError, SaganError: with one line that names the flag or file.
@@ -106,9 +60,15 @@ def score_generator(sampler: Sampler, data: DataConfig, options: Options, contex
     spec, protocol, runtime = sampler.spec, options.protocol, context.runtime
     if protocol.batch_norm == "batch" and runtime.world > 1:
         raise UsageError(f"--protocol {protocol.name} normalises by batch statistics: use one process")
+    fitted = partial(
+        fitted_images, height=spec.height, width=spec.width, channels=spec.channels, progress=context.progress,
+        notify=context.notify,
+    )  # fmt: skip
     with context.leader_first():
-        real = fitted_images(data, spec.height, spec.width, spec.channels, context.progress, context.notify)
+        real = fitted(data, part=options.part)
+        others = _held_out(data, held_out, options, fitted)
     metrics = choose_metrics(options, real, classes=spec.num_classes > 0)
+    require_held_out(metrics, others)
     extractor = open_checked(options, real, metrics, context)
     labels = real.pack.labels if protocol.labels == "data" and real.pack else None
     if labels is not None and spec.num_classes and len(real.class_names) != spec.num_classes:
@@ -122,7 +82,7 @@ def score_generator(sampler: Sampler, data: DataConfig, options: Options, contex
         sampler.generator, spec, requests_for(options.n or protocol.n_fake, options.seed, labels, spec.num_classes),
         runtime, protocol.truncation, protocol.batch_norm == "batch",
     )  # fmt: skip
-    scores = _score(fake, real, extractor, metrics, options, context)
+    scores = _score(fake, real, extractor, metrics, options, context, others)
     if scores is None:
         return None
     path = sampler.facts.path
@@ -132,15 +92,23 @@ def score_generator(sampler: Sampler, data: DataConfig, options: Options, contex
         "step": sampler.facts.step, "checkpoint_sha256": sampler.facts.digests, "seed": options.seed,
         "truncation": protocol.truncation, "ema": sampler.weights == "ema", "batch_norm": protocol.batch_norm,
         "labels": protocol.labels if spec.num_classes else None, "colour": _colour(spec.channels),
-        "precision": runtime.precision,
+        "precision": runtime.precision, **_nearest_facts(scores, fake, real, options),
     }  # fmt: skip
     return _record(scores, extractor, real, metrics, options, runtime, facts)
 
 
 def score_images(
-    target: str, stdin: IO[bytes], data: DataConfig, options: Options, context: Context
+    target: str,
+    stdin: IO[bytes],
+    data: DataConfig,
+    options: Options,
+    context: Context,
+    held_out: DataConfig | None = None,
 ) -> dict[str, Any] | None:
     """Return the record of existing images against real ones; None on non-leading processes.
+
+    Args:
+        held_out: images that were not trained on; None for the test split of the data, if it has one.
 
     Raises:
         UsageError, DataError, SaganError: with one line that names the flag or file.
@@ -153,14 +121,21 @@ def score_images(
             context.notify(line)
         height, width = fake.first_size()
         with context.leader_first():
+            fitted = partial(
+                fitted_images, height=height, width=width, channels=None, progress=context.progress,
+                notify=context.notify,
+            )  # fmt: skip
             if options.protocol.extractor == CLASSIFIER or needs_fitting(data, options.fit):
-                real = fitted_images(data, height, width, None, context.progress, context.notify)
+                real = fitted(data)
+                others = _held_out(data, held_out, options, fitted)
             else:
                 real = unfitted_images(data, open_files)
+                others = unfitted_images(held_out, open_files) if held_out is not None else None
         metrics = choose_metrics(options, real)
+        require_held_out(metrics, others)
         extractor = open_checked(options, real, metrics, context)
         limited: ImageSet = fake if options.n is None else FirstImages(fake, options.n)
-        scores = _score(limited, real, extractor, metrics, options, context)
+        scores = _score(limited, real, extractor, metrics, options, context, others)
         if scores is None:
             return None
         size = "various" if fake.sizes_vary else f"{height}x{width}"
@@ -168,116 +143,47 @@ def score_images(
             "fake": target, "fake_kind": fake.kind, "fake_digest": fake.digest(), "fake_size": size,
             "checkpoint": None, "checkpoint_sha256": None, "step": None, "seed": None, "truncation": None,
             "ema": None, "batch_norm": None, "labels": None, "colour": _colour(fake.channels), "precision": None,
+            **_nearest_facts(scores, limited, real, options),
         }  # fmt: skip
         return _record(scores, extractor, real, metrics, options, context.runtime, facts)
 
 
-def compute_scores(
-    fake: ImageSet,
-    real: RealImages,
-    extractor: Extractor | None,
-    metrics: Mapping[str, Metric],
-    context: Context,
-    *,
-    n_real: int | None = None,
-    batch: int = 64,
-    knobs: Mapping[str, int] | None = None,
-) -> Scores | None:
-    """Compute metrics of `fake` against `real`; None on non-leading processes.
+def _held_out(
+    data: DataConfig, given: DataConfig | None, options: Options, fitted: Callable[..., RealImages]
+) -> RealImages | None:
+    """Return the images that were not trained on, if a metric needs them and there are any."""
+    names = options.metrics or options.protocol.metrics
+    if not any(registry.load("metrics", name).held_out for name in names):
+        return None
+    if given is not None:
+        return fitted(given)
+    if data.holdout:
+        return fitted(data, part=HELD_OUT)
+    if has_parts(data.data) and data.split == "train":
+        return fitted(replace(data, split="test"))
+    return None
 
-    Args:
-        extractor: may be None if no metric has a layer.
-        n_real: number of real images, always the same ones; None is all.
-        knobs: values that replace the metrics' defaults.
+
+def _nearest_facts(scores: Scores, fake: ImageSet, real: RealImages, options: Options) -> dict[str, Any]:
+    """Write the picture of the nearest pairs, and return their entry in the record; {} if it was not asked for."""
+    if options.nearest is None:
+        return {}
+    assert real.images is not None
+    write_pairs(options.nearest, scores.nearest, fake, real.images)
+    return {"nearest": [asdict(pair) for pair in scores.nearest]}
+
+
+def require_held_out(metrics: Mapping[str, Metric], held_out: RealImages | None) -> None:
+    """Refuse a metric that needs held-out images where there are none.
 
     Raises:
-        UsageError: a metric cannot be computed by this extractor or for this dataset.
-        SaganError: too few images, or features or statistics that are not finite.
-        DataError: an image cannot be read, or the images have too few classes.
-        PluginError: a plugin's metric failed.
+        UsageError: naming the metric and the ways out.
     """
-    layers = {name: _layer(name, metric, extractor) for name, metric in metrics.items() if metric.layer}
-    measures = {name: _measure(name, metric, real) for name, metric in metrics.items() if metric.measure}
-    indices = choose_indices(len(real.images), n_real) if real.images is not None else np.zeros(0, dtype=np.int64)
-    with ExitStack() as open_files:
-
-        def collect(
-            title: str, images: ImageSet, indices: Indices, layers: Sequence[str], measures: Mapping[str, Measure],
-            keep_rows: bool,
-        ) -> dict[str, CollectedFeatures]:  # fmt: skip
-            with context.progress(title, len(indices)) as tick:
-                return collect_features(
-                    images, indices, extractor, tuple(layers), context.runtime, measures=measures, keep_rows=keep_rows,
-                    batch=batch, open_files=open_files, folder=context.cache.folder, tick=tick,
-                )  # fmt: skip
-
-        reference = real_features(
-            real, indices, metrics, layers, measures, extractor, context.runtime, context.cache, collect
-        )
-        own_layers = list(dict.fromkeys(layers.values()))
-        own = collect("measuring the generated images", fake, np.arange(len(fake)), own_layers, measures, True)
-        if not context.runtime.leads:
-            return None
-        scores = Scores(len(fake), next((found.moments.count or None for found in reference.values()), None))
-        with context.progress("computing the scores", len(metrics)) as tick:
-            for done, (name, metric) in enumerate(metrics.items()):
-                key = layers.get(name, name)
-                inputs = MetricInputs(
-                    ImageFeatures(own[key].array(), lambda: fake.labels, own[key].moments),
-                    None if metric.real == "none" else _reference(reference[key], real, indices),
-                    {knob: (knobs or {}).get(knob, default) for knob, default in metric.knobs.items()},
-                    real.class_names,
-                    tuple(metrics),
-                )
-                for score in _computed(name, metric, inputs):
-                    scores.add(score)
-                tick(done + 1)
-        return scores
-
-
-def _reference(found: CachedFeatures, real: RealImages, indices: Indices) -> ImageFeatures:
-    def labels() -> Any:
-        labels = None if real.images is None else real.images.labels
-        return None if labels is None else labels[indices]
-
-    return ImageFeatures(found.rows, labels, lambda: found.moments)
-
-
-def _computed(name: str, metric: Metric, inputs: MetricInputs) -> list[Score]:
-    """Compute a metric; check that its values are finite and listed in `Metric.better`."""
-    entry = registry.find("metrics", name)
-    try:
-        found = list(metric.compute(inputs))
-    except SaganError:
-        raise
-    except Exception as e:
-        if entry.builtin:
-            raise
-        raise PluginError(f"{entry.title} failed: {type(e).__name__}: {' '.join(str(e).split())}") from e
-    for score in found:
-        if score.name not in metric.better:
-            raise PluginError(f"{entry.title} returned '{score.name}', which Metric.better does not list")
-        if not np.isfinite(score.value):
-            raise SaganError(f"{score.name} is not a finite number")
-    return found
-
-
-def _layer(name: str, metric: Metric, extractor: Extractor | None) -> str:
-    assert extractor is not None
-    assert metric.layer is not None
-    if metric.layer not in extractor.layers:
-        raise UsageError(f"--metrics {name}: the extractor {extractor.name} has no layer for it")
-    return extractor.layers[metric.layer]
-
-
-def _measure(name: str, metric: Metric, real: RealImages) -> Measure:
-    measure = metric.measure
-    assert measure is not None
-    found = real.measure(measure) if isinstance(measure, str) else measure
-    if found is None:
-        having = " (quadrupeds has one)" if measure == STRUCTURE else ""
-        raise UsageError(f"--metrics {name}: the data {real.source} has no {name} score{having}")
-    return found
+    for name, metric in metrics.items():
+        if metric.held_out and held_out is None:
+            raise UsageError(
+                f"--metrics {name}: no images are held out: name some with --held-out, or train with --holdout"
+            )
 
 
 def choose_metrics(options: Options, real: RealImages, *, classes: bool = True) -> dict[str, Metric]:
@@ -295,7 +201,7 @@ def choose_metrics(options: Options, real: RealImages, *, classes: bool = True) 
     metrics: dict[str, Metric] = {name: registry.load("metrics", name) for name in names}
     for name, metric in metrics.items():
         if metric.measure:
-            _measure(name, metric, real)
+            measure_of(name, metric, real)
         if metric.classes and not classes:
             raise UsageError(
                 f"{'--per-class' if options.per_class else f'--metrics {name}'}: this model has no classes"
@@ -307,14 +213,14 @@ def open_checked(
     options: Options, real: RealImages, metrics: Mapping[str, Metric], context: Context
 ) -> Extractor | None:
     """Open and check the extractor before any image is drawn; None if no metric needs one."""
-    if not any(metric.layer for metric in metrics.values()):
+    if not any(metric.layer for metric in metrics.values()) and options.nearest is None:
         return None
     extractor = open_extractor(
         options.protocol.extractor, options.weights, real.pack, context.runtime, context.progress, context.notify
     )
     for name, metric in metrics.items():
         if metric.layer:
-            _layer(name, metric, extractor)
+            layer_of(name, metric, extractor)
     if extractor.published is False:
         context.warn(
             f"these are not the published weights of {extractor.name} (sha256 {extractor.digest[:16]}...): "
@@ -326,11 +232,12 @@ def open_checked(
 
 def _score(
     fake: ImageSet, real: RealImages, extractor: Extractor | None, metrics: Mapping[str, Metric], options: Options,
-    context: Context,
+    context: Context, held_out: RealImages | None,
 ) -> Scores | None:  # fmt: skip
     scores = compute_scores(
         fake, real, extractor, metrics, context,
-        n_real=options.real_limit(), batch=options.batch, knobs=options.protocol.knobs,
+        n_real=options.real_limit(), batch=options.batch, knobs=options.protocol.knobs, held_out=held_out,
+        pairs=options.nearest is not None,
     )  # fmt: skip
     for sentence in scores.notes if scores else ():
         context.warn(sentence)

@@ -17,12 +17,13 @@ from torch import nn
 
 from sagan_cli.contracts import Metric, ModelSpec, Tick
 from sagan_cli.engine.job import Job
+from sagan_cli.evaluation.computation import Context, Scores, compute_scores
 from sagan_cli.evaluation.extractors.extractor import Extractor
 from sagan_cli.evaluation.image_sets import GeneratedImages, RealImages, packed_images, requests_for
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
 from sagan_cli.evaluation.options import DEFAULT, Options, find, parse_metrics
 from sagan_cli.evaluation.records import better
-from sagan_cli.evaluation.scoring import Context, Scores, choose_metrics, compute_scores, open_checked
+from sagan_cli.evaluation.scoring import choose_metrics, open_checked, require_held_out
 
 SHARE = 0.05
 """Share of the wall time for all scores together, with `auto`."""
@@ -42,6 +43,7 @@ class Tracker:
     context: Context
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """The metrics by name; the best checkpoint is selected by the first value of the first metric."""
+    held_out: RealImages | None = None
     batch: int = 64
     cost: float = 0.0
     """Seconds of one score, estimated or measured."""
@@ -91,7 +93,8 @@ class Tracker:
         context = replace(self.context, progress=_silent)  # the progress bar of training is on the screen
         fake = GeneratedImages(network, spec, requests_for(count, 0, None, spec.num_classes), context.runtime)
         return compute_scores(
-            fake, self.real, self.extractor, self.metrics, context, n_real=self.n, batch=self.batch
+            fake, self.real, self.extractor, self.metrics, context, n_real=self.n, batch=self.batch,
+            held_out=self.held_out,
         )  # fmt: skip
 
 
@@ -105,7 +108,8 @@ def open_tracker(job: Job, context: Context) -> Tracker:
     name = settings.eval_extractor
     if name == AUTO:
         name = "classifier" if len(pack.class_names) > 1 else "inception-v3-compat"
-    real = packed_images(pack, job.config.data.data)
+    real = packed_images(pack, job.config.data.data, chosen=job.training)
+    held_out = packed_images(pack, job.config.data.data, chosen=job.held_out) if len(job.held_out) else None
     listed = parse_metrics(settings.eval_metrics, "--eval-metrics")
     if STRUCTURE not in listed and real.measure(STRUCTURE):
         listed = (*listed, STRUCTURE)
@@ -113,7 +117,8 @@ def open_tracker(job: Job, context: Context) -> Tracker:
     options = Options(protocol, listed, settings.eval_n)
     metrics = choose_metrics(options, real, classes=job.spec.num_classes > 0)
     extractor = open_checked(options, real, metrics, context)
-    return Tracker(settings.eval_every, settings.eval_n, extractor, real, context, metrics)
+    require_held_out(metrics, held_out)
+    return Tracker(settings.eval_every, settings.eval_n, extractor, real, context, metrics, held_out)
 
 
 @contextmanager

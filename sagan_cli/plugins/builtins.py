@@ -83,6 +83,7 @@ BUILTINS: dict[str, list[BuiltIn]] = {
         BuiltIn("kid", f"{_METRICS}.kid:METRIC", "kernel inception distance"),
         BuiltIn("prc", f"{_METRICS}.precision_recall:METRIC", "precision and recall"),
         BuiltIn("dc", f"{_METRICS}.density_coverage:METRIC", "density and coverage"),
+        BuiltIn("memorization", f"{_METRICS}.memorization:METRIC", "whether samples copy training images"),
         BuiltIn("structure", f"{_METRICS}.structure:METRIC", "share of correct images, by the dataset's own checker"),
         BuiltIn("intra_fid", f"{_METRICS}.fid:PER_CLASS", "FID of each class, and their mean"),
     ],

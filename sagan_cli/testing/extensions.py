@@ -55,7 +55,10 @@ def check_metric(metric: contracts.Metric) -> None:
         return _Features(rows if keep_rows else None, labels, rows.mean(0), covariance)
 
     real = None if metric.real == "none" else features(metric.real == "rows")
-    inputs = contracts.MetricInputs(features(True), real, dict(metric.knobs), ("a", "b") if metric.classes else ())
+    inputs = contracts.MetricInputs(
+        features(True), real, dict(metric.knobs), ("a", "b") if metric.classes else (),
+        held_out=features(True) if metric.held_out else None,
+    )  # fmt: skip
     scores, again = list(metric.compute(inputs)), list(metric.compute(inputs))
     require(all(isinstance(s, contracts.Score) for s in scores), "compute must yield sagan_cli.contracts.Score objects")
     names = [s.name for s in scores]

@@ -368,9 +368,9 @@ def test_nothing_readable_at_all(root: Path, cache: Path) -> None:
 
 def test_fewer_pictures_than_a_batch(root: Path, cache: Path) -> None:
     got = pack(folder(root), cache)
-    require_batch(got, 5)
-    with pytest.raises(DataError, match=r"^--batch 6: the dataset holds only 5 images: pass --batch 5 or fewer"):
-        require_batch(got, 6)
+    require_batch(len(got.images), 5)
+    with pytest.raises(DataError, match=r"^--batch 6: there are only 5 images to train on: pass --batch 5 or fewer"):
+        require_batch(len(got.images), 6)
 
 
 def test_a_set_without_pictures(cache: Path) -> None:

@@ -22,7 +22,7 @@ def images(first: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]
 @pytest.fixture(scope="module")
 def checks() -> SampleChecks:
     x, y = images(0, 600)
-    return SampleChecks(Pack(Path(), x, y, ("a",) * 6, "", (), 600, True))
+    return SampleChecks(Pack(Path(), x, y, ("a",) * 6, "", (), 600, True), np.arange(600))
 
 
 def test_other_images_of_the_data_are_as_varied_and_no_copies(checks: SampleChecks) -> None:
@@ -53,5 +53,5 @@ def test_without_classes_and_with_few_images(checks: SampleChecks) -> None:
     assert set(checks.measure(x, None)) == {"variety", "copies"}
     assert checks.measure(x[:3], [0, 1, 2]) == {"copies": 0.0}
     gray = np.zeros((1, 8, 8, 1), np.uint8)
-    alone = SampleChecks(Pack(Path(), gray, np.zeros(1, np.int64), (), "", (), 1, True))
+    alone = SampleChecks(Pack(Path(), gray, np.zeros(1, np.int64), (), "", (), 1, True), np.arange(1))
     assert alone.measure(gray, None) == {"copies": 0.0}

@@ -66,8 +66,8 @@ def test_each_metric_has_its_own_knobs() -> None:
         "kid_subsets": {"kid"}, "kid_subset_size": {"kid"}, "isc_splits": {"isc"},
         "prc_neighbours": {"precision", "recall"}, "dc_neighbours": {"density", "coverage"},
         # IS uses no real image, nor does the structure score.
-        "data_digest": {"fid", "intra_fid", "kid", "precision", "recall", "density", "coverage"},
-        "extractor": {"fid", "intra_fid", "kid", "isc", "precision", "recall", "density", "coverage"},
+        "data_digest": {"fid", "intra_fid", "kid", "precision", "recall", "density", "coverage", "memorization"},
+        "extractor": {"fid", "intra_fid", "kid", "isc", "precision", "recall", "density", "coverage", "memorization"},
     }.items():  # fmt: skip
         changed = record(**{field: OTHER[field]})
         assert {m for m in value_names() if records.difference(record(), changed, m)} == own, field

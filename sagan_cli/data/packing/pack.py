@@ -156,16 +156,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def require_batch(pack: Pack, batch: int) -> None:
-    """Refuse a batch that is larger than the dataset.
+def require_batch(count: int, batch: int) -> None:
+    """Refuse a batch that is larger than the number of images to train on.
 
     Raises:
         DataError: naming --batch.
     """
-    if len(pack.images) < batch:
+    if count < batch:
         raise DataError(
-            f"--batch {batch}: the dataset holds only {len(pack.images):,} images: "
-            f"pass --batch {len(pack.images)} or fewer, or add images"
+            f"--batch {batch}: there are only {count:,} images to train on: pass --batch {count} or fewer, or add some"
         )
 
 
