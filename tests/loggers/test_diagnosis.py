@@ -20,7 +20,7 @@ HEALTHY: dict[str, float] = {
 }  # fmt: skip
 SCORE = {"kind": "score", "fid": 2.0, "recall": 0.4, "memorization": 0.55}
 ROOT = Path(__file__).parents[2]
-RUNS = Path(__file__).parent / "runs"
+RECORDED = Path(__file__).parent / "recorded"
 
 
 def found(lines: list[Mapping[str, Any]], loss: str = "relativistic", steps: int = 2000) -> set[str]:
@@ -111,7 +111,7 @@ def test_a_finding_is_told_once_and_kept(tmp_path: Path, capsys: pytest.CaptureF
     assert "docs/troubleshooting.md, variety-lost" in said
 
 
-@pytest.mark.parametrize("file", sorted(RUNS.glob("*.jsonl")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(RECORDED.glob("*.jsonl")), ids=lambda file: file.stem)
 def test_recorded_runs(file: Path) -> None:
     # The first line has the settings of the run and the findings that belong to it.
     first, *lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
