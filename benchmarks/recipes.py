@@ -99,6 +99,11 @@ RECIPES: dict[str, str] = {
     "half-hinge": f"--loss hinge --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {HALF}",
     "half-nonsat": f"--loss non-saturating --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {HALF}",
     **{f"system-{name}": f"--system {name}" for name in ("port", "official", "sngan-d", "wgan-gp")},
+    **{
+        f"few-augment{p}": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16 --flip --augment "
+        + ",".join(f"{name}=cosine:0:{p}:100%" for name in ("color", "translation", "cutout"))
+        for p in ("0", "0.1", "0.3", "0.6")
+    },
     "half-attn8": f"{PAIRED} {HALF} --attn-at 8",
     "half-attn-none": f"{PAIRED} {HALF} --attn-at none",
     "half-augment0.3": f"{PAIRED} {HALF} --augment color=0.3,translation=0.3,cutout=0.3",
@@ -111,6 +116,8 @@ DATASETS: dict[str, tuple[str, int]] = {
     "quadrupeds64": ("--data quadrupeds --size 64", 32_000),
     "quadrupeds64-long": ("--data quadrupeds --size 64", 128_000),
     "fashion32": (f"--data {FASHION} --size 32", 64_000),
+    # The other images of the 20,000 are held out; scores are against those.
+    **{f"quadrupeds32-{n}": (f"--data quadrupeds --size 32 --holdout {20_000 - n}", 64_000) for n in (500, 2000, 5000)},
 }
 """Name -> flags of `sagan train`, images shown."""
 
@@ -154,8 +161,10 @@ def run(experiment: Experiment, work: Path) -> None:
     words = [*experiment.flags(), "--grid-every", "250", "--save-every", "500", "--keep", "1"]
     _call([*sagan, "train", "-q", "--json", *words, "--out", str(folder)], environment)
     trained = time.perf_counter()
-    metrics = "fid,prc,dc,structure" if experiment.dataset.startswith("quadrupeds") else "fid,prc,dc"
+    few = "--holdout" in words
+    metrics = "fid,prc,dc" + (",structure" if "quadrupeds" in words else "") + (",memorization" if few else "")
     scoring = ["--extractor", "classifier", "-n", str(SAMPLES), "--metrics", metrics, "--json", "-q"]
+    scoring += ["--split", "held-out"] if few else []
     score = json.loads(_call([*sagan, "eval-fid", str(folder), *scoring], environment))
     result = {
         "recipe": experiment.recipe,

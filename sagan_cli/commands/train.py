@@ -18,7 +18,7 @@ from sagan_cli.commands.options import Json, Quiet
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import flatten, resolve, to_toml
 from sagan_cli.config.schedule import Schedule
-from sagan_cli.config.schema import SETTINGS, Setting
+from sagan_cli.config.schema import CHOSEN_KEYS, SETTINGS, Setting
 from sagan_cli.config.systems import SYSTEMS
 from sagan_cli.errors import UsageError
 from sagan_cli.plugins import registry
@@ -76,7 +76,9 @@ def _parameter(s: Setting) -> inspect.Parameter:
 
 
 def _default(s: Setting) -> str:
-    """The value that a run without flags has, which for some settings depends on the automatic preset."""
+    """The value that a run without flags has; for some settings it depends on the data or the automatic preset."""
+    if s.key in CHOSEN_KEYS:
+        return "chosen from the data"
     by_preset = {name: PRESETS[name][1].get(s.key, s.default) for name in ("laptop", "base")}
     if by_preset["laptop"] != by_preset["base"]:
         return f"{by_preset['laptop']} on a CPU, {by_preset['base']} on a GPU"

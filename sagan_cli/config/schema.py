@@ -16,14 +16,13 @@ from sagan_cli.plugins import registry
 
 AUTO = "auto"
 """The value of a setting that the architecture decides."""
-RECIPE_KEYS = (
-    "train.loss", "train.penalty", "model.spectral_norm", "train.d_lr", "train.g_lr", "train.batch", "train.steps",
-    "train.augment", "train.ada", "train.ada_images", "data.flip",
+CHOSEN_KEYS = (
+    "train.loss", "train.penalty", "model.spectral_norm", "train.d_lr", "train.g_lr", "train.augment", "train.ada",
+    "train.ada_images", "data.flip",
 )  # fmt: skip
-"""Settings that the default recipe chooses, from the data or by the preset (`config/recipe.py`).
-
-A resumed run keeps those that the user left open.
-"""
+"""Settings that the default recipe chooses from the data (`config/recipe.py`)."""
+RECIPE_KEYS = (*CHOSEN_KEYS, "train.batch", "train.steps")
+"""These, and settings of its preset that belong to it. A resumed run keeps those that the user left open."""
 OPTION_FLAGS = ("attention", "attn_ratio", "spectral_norm")
 """Options of an architecture that have a flag; all others are set by `--set model.options.NAME`."""
 

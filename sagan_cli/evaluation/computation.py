@@ -85,6 +85,7 @@ def compute_scores(
     batch: int = 64,
     knobs: Mapping[str, int] | None = None,
     held_out: RealImages | None = None,
+    training: RealImages | None = None,
     pairs: bool = False,
 ) -> Scores | None:
     """Compute metrics of `fake` against `real`; None on non-leading processes.
@@ -94,6 +95,7 @@ def compute_scores(
         n_real: number of real images, always the same ones; None is all.
         knobs: values that replace the metrics' defaults.
         held_out: images that were not trained on, for metrics that need them.
+        training: the images among which copies are searched; None is `real`.
         pairs: whether `Scores.nearest` is wanted.
 
     Raises:
@@ -128,7 +130,8 @@ def compute_scores(
 
         reference = features_of(real, indices, {n: m for n, m in metrics.items() if not m.held_out})
         # Copies are searched among all training images.
-        everything = np.arange(len(real.images)) if real.images is not None else indices
+        trained_on = training or real
+        everything = np.arange(len(trained_on.images)) if trained_on.images is not None else indices
         searching = {name: metric for name, metric in metrics.items() if metric.held_out}
         own_layers = dict(layers)
         others: dict[str, CachedFeatures] = {}
@@ -137,7 +140,7 @@ def compute_scores(
         if pairs and extractor is not None:
             searching[LAYER] = registry.load("metrics", LAYER)
             own_layers[LAYER] = extractor.layers[LAYER]
-        whole = features_of(real, everything, searching, own_layers) if searching else {}
+        whole = features_of(trained_on, everything, searching, own_layers) if searching else {}
         own = collect(
             "measuring the generated images", fake, np.arange(len(fake)), list(dict.fromkeys(own_layers.values())),
             measures, True,
@@ -153,7 +156,7 @@ def compute_scores(
                 key = layers.get(name, name)
                 compared = None
                 if metric.real != "none":
-                    used = (whole[key], real, everything) if metric.held_out else (reference[key], real, indices)
+                    used = (whole[key], trained_on, everything) if metric.held_out else (reference[key], real, indices)
                     compared = _reference(*used)
                 inputs = MetricInputs(
                     ImageFeatures(own[key].array(), lambda: fake.labels, own[key].moments),

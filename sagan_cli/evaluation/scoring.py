@@ -38,7 +38,7 @@ from sagan_cli.evaluation.image_sets import (
 from sagan_cli.evaluation.images.opening import open_images
 from sagan_cli.evaluation.metrics.structure import STRUCTURE
 from sagan_cli.evaluation.nearest_pairs import write_pairs
-from sagan_cli.evaluation.options import HELD_OUT, Options, known_knobs
+from sagan_cli.evaluation.options import HELD_OUT, TRAINING, Options, known_knobs
 from sagan_cli.model.ema import standing_statistics
 from sagan_cli.ops.randomness import generator, latents_and_labels
 from sagan_cli.plugins import registry
@@ -66,6 +66,7 @@ def score_generator(
     )  # fmt: skip
     with context.leader_first():
         real = fitted(data, part=options.part)
+        training = real if options.part == TRAINING else fitted(data)
         others = _held_out(data, held_out, options, fitted)
     metrics = choose_metrics(options, real, classes=spec.num_classes > 0)
     require_held_out(metrics, others)
@@ -82,7 +83,7 @@ def score_generator(
         sampler.generator, spec, requests_for(options.n or protocol.n_fake, options.seed, labels, spec.num_classes),
         runtime, protocol.truncation, protocol.batch_norm == "batch",
     )  # fmt: skip
-    scores = _score(fake, real, extractor, metrics, options, context, others)
+    scores = _score(fake, real, extractor, metrics, options, context, others, training)
     if scores is None:
         return None
     path = sampler.facts.path
@@ -92,7 +93,7 @@ def score_generator(
         "step": sampler.facts.step, "checkpoint_sha256": sampler.facts.digests, "seed": options.seed,
         "truncation": protocol.truncation, "ema": sampler.weights == "ema", "batch_norm": protocol.batch_norm,
         "labels": protocol.labels if spec.num_classes else None, "colour": _colour(spec.channels),
-        "precision": runtime.precision, **_nearest_facts(scores, fake, real, options),
+        "precision": runtime.precision, **_nearest_facts(scores, fake, training, options),
     }  # fmt: skip
     return _record(scores, extractor, real, metrics, options, runtime, facts)
 
@@ -164,12 +165,12 @@ def _held_out(
     return None
 
 
-def _nearest_facts(scores: Scores, fake: ImageSet, real: RealImages, options: Options) -> dict[str, Any]:
+def _nearest_facts(scores: Scores, fake: ImageSet, training: RealImages, options: Options) -> dict[str, Any]:
     """Write the picture of the nearest pairs, and return their entry in the record; {} if it was not asked for."""
     if options.nearest is None:
         return {}
-    assert real.images is not None
-    write_pairs(options.nearest, scores.nearest, fake, real.images)
+    assert training.images is not None
+    write_pairs(options.nearest, scores.nearest, fake, training.images)
     return {"nearest": [asdict(pair) for pair in scores.nearest]}
 
 
@@ -232,12 +233,12 @@ def open_checked(
 
 def _score(
     fake: ImageSet, real: RealImages, extractor: Extractor | None, metrics: Mapping[str, Metric], options: Options,
-    context: Context, held_out: RealImages | None,
+    context: Context, held_out: RealImages | None, training: RealImages | None = None,
 ) -> Scores | None:  # fmt: skip
     scores = compute_scores(
         fake, real, extractor, metrics, context,
         n_real=options.real_limit(), batch=options.batch, knobs=options.protocol.knobs, held_out=held_out,
-        pairs=options.nearest is not None,
+        training=training, pairs=options.nearest is not None,
     )  # fmt: skip
     for sentence in scores.notes if scores else ():
         context.warn(sentence)

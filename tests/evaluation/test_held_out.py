@@ -116,6 +116,10 @@ def test_a_run_records_what_it_holds_out_and_scores_against_it(home: Path) -> No
     assert (trained["n_real"], held["n_real"]) == (90, 30)
     assert held["split"] == "held-out"
     assert trained["value"] != held["value"]
+    both = score(
+        home, "run", "-n", 24, "--n-real", "all", "--metrics", "fid,memorization", "--split", "held-out"
+    )  # fmt: skip
+    assert both["values"] == {"fid": held["value"], "memorization": trained["values"]["memorization"]}
     named = score(home, "run", "-n", 24, "--metrics", "memorization", "--held-out", home / "others")
     assert named["metric"] == "memorization"
     assert named["value"] != trained["values"]["memorization"]
