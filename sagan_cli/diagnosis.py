@@ -151,7 +151,7 @@ RULES: Sequence[Rule] = (
         "variety-lost", _variety_lost,
         "use the default recipe, or a larger weight of --penalty r1 and r2, or a lower --g-lr; see the sample grids",
     ),
-    Rule("copies", _copies, "add images, use --augment color,translation,cutout --ada 0.6, or train for fewer --steps"),
+    Rule("copies", _copies, "add images, use --augment color=0.6,translation=0.6,cutout=0.6, or fewer --steps"),
     Rule("d-wins", _d_wins, "raise the weight of --penalty r1 and r2, or lower --d-lr"),
     Rule("d-loses", _d_loses, "raise --d-lr or --d-steps, or lower the weight of --penalty"),
     Rule(

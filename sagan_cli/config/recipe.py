@@ -22,7 +22,8 @@ INTERVAL = 4
 """Updates of the discriminator per penalty."""
 FEW = 5_000
 """Images below which augmentation is used."""
-ADA_TARGET = 0.6
+AUGMENTATIONS, PROBABILITY = ("color", "translation", "cutout"), 0.3
+"""Augmentations, and their probability at the end of a run, which it reaches on a cosine from 0."""
 FLIP_BELOW = 20_000
 """Images from which mirroring is not needed."""
 
@@ -52,7 +53,6 @@ def choose(resolved: Resolved, facts: DataFacts) -> list[Part]:
     keys = resolved.left_open
     if not keys:
         return []
-    cfg = resolved.config.train
     start, end = (f"{gamma * facts.height * facts.width / 32**2:.3g}" for gamma in GAMMA)
     weight = f"cosine:{start}:{end}:100%/{INTERVAL}"
     d_lr, g_lr = RATES[resolved.preset]
@@ -73,11 +73,8 @@ def choose(resolved: Resolved, facts: DataFacts) -> list[Part]:
     if facts.images < FEW:
         parts.append(
             Part(
-                {
-                    "train.augment": "color,translation,cutout", "train.ada": ADA_TARGET,
-                    "train.ada_images": max(cfg.batch, cfg.steps * cfg.batch // 8),
-                },
-                f"adaptive augmentation, for there are fewer than {FEW:,} images",
+                {"train.augment": ",".join(f"{name}=cosine:0:{PROBABILITY}:100%" for name in AUGMENTATIONS)},
+                f"augmentation of up to {100 * PROBABILITY:.0f} % of the images, for there are fewer than {FEW:,}",
             )
         )  # fmt: skip
     if "data.flip" in keys and facts.images < FLIP_BELOW:

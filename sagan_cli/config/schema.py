@@ -17,8 +17,7 @@ from sagan_cli.plugins import registry
 AUTO = "auto"
 """The value of a setting that the architecture decides."""
 CHOSEN_KEYS = (
-    "train.loss", "train.penalty", "model.spectral_norm", "train.d_lr", "train.g_lr", "train.augment", "train.ada",
-    "train.ada_images", "data.flip",
+    "train.loss", "train.penalty", "model.spectral_norm", "train.d_lr", "train.g_lr", "train.augment", "data.flip",
 )  # fmt: skip
 """Settings that the default recipe chooses from the data (`config/recipe.py`)."""
 RECIPE_KEYS = (*CHOSEN_KEYS, "train.batch", "train.steps")

@@ -32,8 +32,7 @@ def test_it_is_chosen_from_the_data() -> None:
     weight = lambda side: float(chosen(resolved(), side=side).config.train.penalty.split(":")[1])  # noqa: E731
     assert weight(64) == 4 * weight(32)
     few = chosen(resolved(), images=500)
-    assert few.config.train.augment == "color,translation,cutout"
-    assert few.config.train.ada > 0
+    assert few.config.train.augment.startswith("color=cosine:0:0.3:100%,translation=")
     assert few.config.data.flip
     assert not chosen(resolved(), images=500, mirror=False).config.data.flip
 
@@ -73,15 +72,15 @@ def test_a_run_says_records_and_keeps_its_recipe(folder: Path, tmp_path: Path) -
     said = sagan(*command, cwd=tmp_path).stderr.decode()
     assert "recipe 40 images at 16 px" in said
     assert "--system paper" in said
-    assert "adaptive augmentation" in said
+    assert "augmentation of up to 30 % of the images" in said
     assert "none of the images mirrored: " in said
     run = next((tmp_path / "runs").iterdir())
     record = json.loads((run / "run.json").read_text())
     assert record["config"]["train"]["loss"] == "relativistic"
     assert record["sources"]["train.augment"] == "recipe"
     # An earlier version had another recipe, and the data may have grown: the run goes on with its own.
-    record["config"]["train"] |= {"augment": "", "ada": 0.0}
-    record["sources"] |= {"train.augment": "default", "train.ada": "default"}
+    record["config"]["train"] |= {"augment": ""}
+    record["sources"] |= {"train.augment": "default"}
     (run / "run.json").write_text(json.dumps(record))
     again = sagan(*command, "--save-every", 1, cwd=tmp_path)
     assert b"resumed" in again.stderr
