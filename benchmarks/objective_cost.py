@@ -30,7 +30,7 @@ LOSSES = {
     "relativistic": {"train.loss": "relativistic", "model.spectral_norm": "none"},
 }
 PENALTIES = {
-    f"relativistic, {name} every {every} steps": {
+    f"relativistic, {name} {'in every step' if every == 1 else f'every {every} steps'}": {
         **LOSSES["relativistic"], "train.penalty": ",".join(f"{term}=1/{every}" for term in name.split(" + ")),
     }
     for name, every in (("r1", 1), ("r1 + r2", 1), ("r1 + r2", 2), ("r1 + r2", 4), ("r1 + r2", 8), ("r1 + r2", 16))

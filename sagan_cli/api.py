@@ -104,8 +104,8 @@ def evaluate(
         n: number of images to generate.
         knobs: parameters of metrics, for example `{"prc_neighbours": 5}`.
         quiet: no progress and no messages on stderr.
-        options: `n_real`, `protocol`, `extractor`, `weights`, `per_class`, `split`, `fit`, `seed`, `truncation`, `raw`,
-            `batch`, `device`, `precision`, as the flags of `sagan eval-fid`.
+        options: `n_real`, `protocol`, `extractor`, `weights`, `per_class`, `split`, `held_out`, `nearest`, `fit`,
+            `seed`, `truncation`, `raw`, `batch`, `device`, `precision`, as the flags of `sagan eval-fid`.
 
     Returns:
         The record: `metric` and `value` of the first number, `values` and `intervals` of all, and what they depend on.
@@ -151,8 +151,11 @@ def preset_for(device: str) -> str:
     return "laptop" if pick_device(device).type == "cpu" else "base"
 
 
-def with_recipe(resolved: Resolved, opened: Opened) -> tuple[Resolved, list[str]]:
+def with_recipe(resolved: Resolved, opened: Opened, progress: Progress) -> tuple[Resolved, list[str]]:
     """Choose the settings that the user left open from the data.
+
+    Args:
+        progress: (label, total) -> context manager of a tick, for the images that are read.
 
     Returns:
         The settings, and lines for the user: what was chosen and why.
@@ -160,14 +163,12 @@ def with_recipe(resolved: Resolved, opened: Opened) -> tuple[Resolved, list[str]
     Raises:
         DataError, PluginError: images cannot be read.
     """
+    from sagan_cli.data.holdout import held_out_count
+    from sagan_cli.data.mirror import check_mirror
 
     def mirror() -> tuple[bool, str]:
-        from sagan_cli.data.mirror import check_mirror
-
-        found = check_mirror(opened.dataset)
+        found = check_mirror(opened.dataset, progress)
         return found.allowed, str(found)
-
-    from sagan_cli.data.holdout import held_out_count
 
     form, total = opened.form, len(opened.dataset)
     images = total - held_out_count(resolved.config.data.holdout, total)
@@ -229,7 +230,7 @@ def run_training(
         if chosen and chosen.record:
             resolved = recipe.recorded(resolved, chosen.record)
         elif runtime.leads:
-            resolved, reasons = with_recipe(resolved, opened)
+            resolved, reasons = with_recipe(resolved, opened, progress)
         told = runtime.tell(json.dumps(recipe.values_of(resolved)) if runtime.leads else None)
         resolved = recipe.with_values(resolved, json.loads(told))
     if not runtime.leads:

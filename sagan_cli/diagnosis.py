@@ -25,7 +25,7 @@ class History:
     steps: int
     """Step at which training ends."""
     settings: Mapping[str, Any]
-    """The section `train` of the configuration."""
+    """The settings `train.*` of the run, without the prefix."""
     statistics: list[Mapping[str, Any]] = field(default_factory=list)
     """Lines of statistics, oldest first."""
     scores: list[Mapping[str, Any]] = field(default_factory=list)

@@ -112,7 +112,7 @@ def ablate(
     require_maps(variants, opened.form.height, opened.form.width)
     if preset == "auto":
         resolved = _common(resolve(**layers, preset=preset_for(resolved.config.train.device)))
-    resolved, reasons = with_recipe(with_absolute_path(resolved), opened)
+    resolved, reasons = with_recipe(with_absolute_path(resolved), opened, console.progress)
     if out is not None and (out / "run.json").exists():
         raise UsageError(f"--out {out}: is a single run; name a directory for all runs")
 

@@ -24,6 +24,7 @@ WAY_OUT = {
     "weights_sha256": "the same --weights",
     "data_digest": "the same --data",
     "split": "the same --split",
+    "held_out_digest": "the same --held-out images",
     "n_fake": "the same -n",
     "n_real": "the same --n-real",
     "real_size": "real images of the same size (--fit resizes them)",

@@ -168,7 +168,7 @@ def train(
         console.note(line)
     _require_interval(resolved.config.run.eval_every)
     if print_config:
-        resolved, reasons = with_recipe(resolved, opened) if resume is None else (resolved, [])
+        resolved, reasons = with_recipe(resolved, opened, console.progress) if resume is None else (resolved, [])
         for line in reasons:
             console.note(line)
         console.result(to_toml(resolved).rstrip("\n"))
@@ -254,7 +254,7 @@ def show_plan(resolved: Resolved, opened: Opened, runtime: Runtime, json_: bool)
     from sagan_cli.engine.job import preview_spec
     from sagan_cli.engine.networks import describe_attention, estimate_cost
 
-    resolved, reasons = with_recipe(resolved, opened)
+    resolved, reasons = with_recipe(resolved, opened, console.progress)
     for line in reasons:
         console.note(line)
     config = resolved.config

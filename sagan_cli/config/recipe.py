@@ -7,7 +7,7 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,7 +45,7 @@ class Part:
 
     settings: Mapping[str, Any]
     about: str
-    """One phrase for the user: what is chosen and why."""
+    """What is chosen and why, in one phrase for the user."""
 
 
 def choose(resolved: Resolved, facts: DataFacts) -> list[Part]:
@@ -80,7 +80,13 @@ def choose(resolved: Resolved, facts: DataFacts) -> list[Part]:
     if "data.flip" in keys and facts.images < FLIP_BELOW:
         allowed, reason = facts.mirror()
         parts.append(Part({"data.flip": allowed}, f"{'half' if allowed else 'none'} of the images mirrored: {reason}"))
-    return [part for part in parts if keys & part.settings.keys()]
+    return [_told(part, keys) for part in parts if keys & part.settings.keys()]
+
+
+def _told(part: Part, keys: Collection[str]) -> Part:
+    """Return the part; its phrase names the flags that the user gave instead."""
+    given = [f"--{SETTINGS[key].flag}" for key in part.settings if key not in keys]
+    return replace(part, about=f"{part.about}; but {' and '.join(given)} as given") if given else part
 
 
 def apply(resolved: Resolved, parts: Iterable[Part]) -> Resolved:

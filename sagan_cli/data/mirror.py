@@ -8,7 +8,6 @@ data. Text, clothes photographed from one side, and classes that differ by their
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,16 +16,17 @@ import torch.nn.functional as F
 from scipy.stats import binomtest
 from torch import Tensor
 
-from sagan_cli.contracts import Dataset
+from sagan_cli.contracts import Dataset, Progress
 from sagan_cli.data.packing.build import PackedShape, read_stretch
 from sagan_cli.data.sources.opening import hints_of
 from sagan_cli.ops.randomness import generator
 
 SAMPLE = 400
-"""Images that are read."""
+"""Largest number of images that the test reads."""
 SIDE = 32
-"""Their height and width in pixels."""
+"""Height and width in pixels to which the test resizes images."""
 FILTERS = 64
+"""Number of random filters."""
 RIDGE = 0.1
 """Penalty on the classifier's weights, relative to the mean squared norm of the features."""
 LARGEST = 0.6
@@ -53,17 +53,24 @@ class Mirror:
         return f"{100 * self.recognised:.0f} % of {self.images} mirrored images recognised ({low:.0f} to {high:.0f} %)"
 
 
-def check_mirror(dataset: Dataset, stopped: Callable[[], bool] = lambda: False) -> Mirror:
+def check_mirror(dataset: Dataset, progress: Progress) -> Mirror:
     """Read up to `SAMPLE` images, evenly spaced, and return how well their mirror images are recognised.
+
+    Args:
+        progress: receives the number of images read; it may raise to end the test.
 
     Raises:
         DataError, PluginError: the dataset cannot be read.
     """
     shape = PackedShape(SIDE, SIDE, 3, hints_of(dataset).fit, gray_only=False)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, SAMPLE).astype(int))
-    chunks = [read_stretch(dataset, shape, int(i), int(i) + 1, stopped) for i in chosen]
+    chunks = []
+    with progress("testing whether images may be mirrored", len(chosen)) as tick:
+        for i in chosen.tolist():
+            chunks.append(read_stretch(dataset, shape, i, i + 1, lambda: False))
+            tick(len(chunks))
     images = np.concatenate([chunk.images for chunk in chunks])
-    labels = np.array([label for chunk in chunks for label in chunk.labels])
+    labels = np.array([label for chunk in chunks for label in chunk.labels], dtype=np.int64)
     return mirror_of(torch.from_numpy(images).permute(0, 3, 1, 2).double() / 127.5 - 1, torch.from_numpy(labels))
 
 

@@ -53,7 +53,7 @@ class Recording:
 
 
 class GraphedIteration:
-    """An iteration that is recorded after a few plain ones.
+    """A training iteration that is replayed from a CUDA graph, which is recorded after a few plain iterations.
 
     A penalty with an interval makes iterations of different kinds, each of which has a recording of its own.
     """

@@ -87,7 +87,7 @@ def attention_gammas(networks: Networks) -> dict[str, float]:
 
 
 def gradient_norms(networks: Networks) -> dict[str, float]:
-    """Return the norms of the last gradients as {"g_grad": ..., "d_grad": ...}, without those of untrained networks."""
+    """Return the norm of each network's last gradients: {"g_grad": ..., "d_grad": ...}; {} before any update."""
     found = {}
     for letter, network in (("g", networks.generator), ("d", networks.discriminator)):
         gradients = [p.grad for p in network.parameters() if p.grad is not None]

@@ -13,9 +13,11 @@ from torch import Tensor
 from sagan_cli.data.packing.pack import Pack
 
 REFERENCE = 2000
-"""Training images that samples are compared with, evenly spaced."""
+"""Number of training images that samples are compared with, evenly spaced."""
+CHUNK = 64
+"""Number of training images in memory at once."""
 COPY_QUANTILE = 0.01
-"""Share of training images that are as near to another training image as a sample that counts as a copy."""
+"""A sample counts as a copy below this quantile of the distances between nearest training images."""
 
 
 class SampleChecks:
@@ -25,16 +27,20 @@ class SampleChecks:
     the magnitudes of the brightness gradient, averaged over an 8x8 grid and scaled to length 1, so that colours and
     contrast do not count. Samples that repeat one shape are near 0, and those of a good generator near 1.
 
-    `copies` is the share of samples whose nearest training image, in images averaged to 16x16 pixels, is nearer than
-    the nearest other training image is to 99 % of the training images.
+    `copies` is the share of samples that are nearer to a training image than nearly all training images are to each
+    other: below the 1 % quantile of the distance from a training image to its nearest other one. Distances are
+    Euclidean, between images averaged to 16x16 pixels.
     """
 
     def __init__(self, pack: Pack, training: NDArray[np.int64]) -> None:
         """Measure the training images, given by their indices."""
         chosen = training[np.unique(np.linspace(0, len(training) - 1, REFERENCE).astype(int))]
-        images = np.stack([pack.images[i] for i in chosen])
-        self.edges, self.labels = _edges(images), torch.from_numpy(pack.labels[chosen])
-        self.coarse = _coarse(images)
+        self.labels = torch.from_numpy(pack.labels[chosen])
+        parts = [
+            (_edges(images), _coarse(images))
+            for images in (pack.images[chosen[i : i + CHUNK]] for i in range(0, len(chosen), CHUNK))
+        ]
+        self.edges, self.coarse = (torch.cat([part[i] for part in parts]) for i in (0, 1))
         apart = torch.cdist(self.coarse, self.coarse).fill_diagonal_(torch.inf).min(1).values
         self.limit = float(torch.quantile(apart, COPY_QUANTILE)) if len(chosen) > 1 else 0.0
 

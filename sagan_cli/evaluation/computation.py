@@ -129,7 +129,7 @@ def compute_scores(
             )  # fmt: skip
 
         reference = features_of(real, indices, {n: m for n, m in metrics.items() if not m.held_out})
-        # Copies are searched among all training images.
+        # A copy may be of any training image, so all of them are used, whatever the number of real images.
         trained_on = training or real
         everything = np.arange(len(trained_on.images)) if trained_on.images is not None else indices
         searching = {name: metric for name, metric in metrics.items() if metric.held_out}

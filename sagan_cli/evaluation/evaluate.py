@@ -146,7 +146,7 @@ def evaluate(
                 _require_parts(real.data, split)
             record = score_generator(sampler, real, options, context, _others(trained, held_out))
             same_data = data is None and part == trained.split
-            if record and same_data and record["data_digest"] != sampler.facts.data["digest"]:
+            if record and same_data and record["dataset_digest"] != sampler.facts.data["digest"]:
                 warn("the images are no longer the ones that this model was trained on")
     if record is not None:
         record["seconds"] = round(time.monotonic() - begun, 3)

@@ -176,7 +176,7 @@ def fitted_images(
         pack = packed_dataset(dataset, PackRequest(height, width, channels, data.fit), data.max_bad, progress, notify)
     transform = json.loads(pack.manifest.read_text(encoding="utf-8"))["transform"]
     facts = {
-        "data": data.data, "data_digest": pack.digest,
+        "data": data.data,
         "split": data.split if sources.has_parts(data.data) else None,
         "real_size": f"{height}x{width}", "fit": transform["fit"],
     }  # fmt: skip
@@ -184,8 +184,10 @@ def fitted_images(
     if part == HELD_OUT:
         if not len(held_out):
             raise UsageError(f"{data.data}: no image is held out: train with --holdout, or name others with --held-out")
-        return packed_images(pack, data.data, {**facts, "split": HELD_OUT}, held_out)
-    return packed_images(pack, data.data, facts, training)
+        facts["split"] = HELD_OUT
+    real = packed_images(pack, data.data, facts, held_out if part == HELD_OUT else training)
+    facts |= {"data_digest": real.digest, "dataset_digest": pack.digest}
+    return real
 
 
 def unfitted_images(data: DataConfig, open_files: ExitStack) -> RealImages:

@@ -58,5 +58,5 @@ def write_pairs(path: Path, pairs: list[Pair], generated: ImageSet, training: Im
 
 
 def _images(images: ImageSet, order: list[int]) -> list[NDArray[np.uint8]]:
-    # One at a time, because those of a folder may differ in size.
+    # Read one at a time, because the images of a folder may differ in size.
     return [batch[0] for batch in images.batches(1, np.array(order))]

@@ -47,6 +47,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "protocol": (str, _NONE), "resize": (str, _NONE), "colour": (str, _NONE), "fit": (str, _NONE),
     "n_real": (int, _NONE), "n_fake": (int,), "real_size": (str, _NONE), "fake_size": (str, _NONE),
     "data": (str, _NONE), "data_digest": (str, _NONE), "split": (str, _NONE),
+    "held_out_digest": (str, _NONE),
     "fake": (str,), "fake_kind": (str,), "checkpoint": (str, _NONE), "step": (int, _NONE),
     "checkpoint_sha256": (dict, str, _NONE),
     "seed": (int, _NONE), "truncation": (int, float, _NONE), "ema": (bool, _NONE), "batch_norm": (str, _NONE),
@@ -66,9 +67,11 @@ def comparable(metric: str) -> tuple[str, ...]:
     """
     found = metric_of(metric)
     unused: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
     if found is not None:
+        further = (*(("held_out_digest",) if found.held_out else ()), *found.knobs)
         unused = (*(REAL if found.real == "none" else ()), *(FEATURES if found.layer is None else ()))
-    return (*(field for field in COMPARABLE if field not in unused), *(found.knobs if found is not None else ()))
+    return (*(field for field in COMPARABLE if field not in unused), *further)
 
 
 def better(metric: str) -> str | None:

@@ -23,9 +23,7 @@ from sagan_cli.errors import UsageError
 from sagan_cli.evaluation.computation import Context, Scores, compute_scores, layer_of, measure_of
 from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor
 from sagan_cli.evaluation.extractors.opening import check_extractor, open_extractor
-from sagan_cli.evaluation.features import (
-    ImageSet,
-)
+from sagan_cli.evaluation.features import ImageSet
 from sagan_cli.evaluation.image_sets import (
     FirstImages,
     GeneratedImages,
@@ -93,7 +91,8 @@ def score_generator(
         "step": sampler.facts.step, "checkpoint_sha256": sampler.facts.digests, "seed": options.seed,
         "truncation": protocol.truncation, "ema": sampler.weights == "ema", "batch_norm": protocol.batch_norm,
         "labels": protocol.labels if spec.num_classes else None, "colour": _colour(spec.channels),
-        "precision": runtime.precision, **_nearest_facts(scores, fake, training, options),
+        "precision": runtime.precision, "held_out_digest": others and others.digest,
+        **_nearest_facts(scores, fake, training, options),
     }  # fmt: skip
     return _record(scores, extractor, real, metrics, options, runtime, facts)
 
@@ -144,7 +143,7 @@ def score_images(
             "fake": target, "fake_kind": fake.kind, "fake_digest": fake.digest(), "fake_size": size,
             "checkpoint": None, "checkpoint_sha256": None, "step": None, "seed": None, "truncation": None,
             "ema": None, "batch_norm": None, "labels": None, "colour": _colour(fake.channels), "precision": None,
-            **_nearest_facts(scores, limited, real, options),
+            "held_out_digest": others and others.digest, **_nearest_facts(scores, limited, real, options),
         }  # fmt: skip
         return _record(scores, extractor, real, metrics, options, context.runtime, facts)
 

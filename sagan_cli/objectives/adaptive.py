@@ -12,7 +12,7 @@ MEMORY = 4
 
 
 def discriminator_sign(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
-    """Return r_t, by which overfitting is recognised: 0 if D cannot tell, 1 if it is always right.
+    """Return r_t, the paper's measure of overfitting: 0 if D cannot tell real from generated images, 1 if always.
 
     It is E[sign D(x)] (equation 1 of the paper). For a loss over pairs, whose logits have no zero of their own, it is
     E[sign(D(x) - D(G(z)))].

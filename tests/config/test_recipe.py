@@ -42,6 +42,9 @@ def test_what_the_user_gives_stays() -> None:
     assert (r.config.train.penalty, r.config.data.flip, r.config.train.d_lr) == ("r1=1", False, 1e-3)
     assert r.sources["train.penalty"] == "--penalty"
     assert r.config.model.spectral_norm == "none"
+    told = [part.about for part in choose(resolved(train__d_lr=1e-3), DataFacts(50_000, 32, 32, lambda: (True, "")))]
+    assert [line for line in told if "as given" in line] == [line for line in told if line.endswith("--d-lr as given")]
+    assert any(line.endswith("; but --d-lr as given") for line in told)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from sagan_cli.contracts import Tick
 from sagan_cli.data.mirror import check_mirror, mirror_of
 from sagan_cli.data.sources.opening import open_source
 
@@ -55,9 +58,14 @@ def test_few_images_prove_nothing() -> None:
     assert blank.recognised == 0.5
 
 
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Tick]:
+    yield lambda done, total=None: None
+
+
 def test_the_embedded_animals_may_be_mirrored() -> None:
     animals = open_source("quadrupeds", data_root=Path("data"), split="train", height=32, width=32, unconditional=False)
-    found = check_mirror(animals)
+    found = check_mirror(animals, progress)
     assert found.allowed
     assert found.images == 400
     assert "mirrored images recognised" in str(found)

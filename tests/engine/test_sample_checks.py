@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sagan_cli.data.packing.pack import Pack
+from sagan_cli.engine import sample_checks
 from sagan_cli.engine.sample_checks import SampleChecks
 from sagan_cli.quadrupeds import build
 
@@ -46,6 +47,16 @@ def test_training_images_with_noise_are_copies(checks: SampleChecks) -> None:
     noisy = x + np.random.default_rng(0).normal(0, 6, x.shape)
     found = checks.measure(noisy.clip(0, 255).astype(np.uint8), y.tolist())
     assert found["copies"] > 0.9
+
+
+def test_large_images_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = images(0, 40)
+    data = Pack(Path(), x, y, ("a",) * 6, "", (), 40, True)
+    whole = SampleChecks(data, np.arange(40))
+    monkeypatch.setattr(sample_checks, "CHUNK", 7)
+    chunked = SampleChecks(data, np.arange(40))
+    assert chunked.edges.equal(whole.edges)
+    assert chunked.coarse.equal(whole.coarse)
 
 
 def test_without_classes_and_with_few_images(checks: SampleChecks) -> None:

@@ -17,6 +17,7 @@ from sagan_cli.data.holdout import split
 from sagan_cli.data.packing.pack import Pack
 from sagan_cli.engine.runtime import pick_device
 from sagan_cli.errors import DataError
+from sagan_cli.evaluation import records
 from sagan_cli.evaluation.metrics.memorization import memorization, nearest
 from sagan_cli.quadrupeds import build
 
@@ -122,6 +123,10 @@ def test_a_run_records_what_it_holds_out_and_scores_against_it(home: Path) -> No
     assert both["values"] == {"fid": held["value"], "memorization": trained["values"]["memorization"]}
     named = score(home, "run", "-n", 24, "--metrics", "memorization", "--held-out", home / "others")
     assert named["metric"] == "memorization"
+    # Scores against other images, or other held-out images, are not ranked.
+    assert records.difference(trained, held, "fid") is not None
+    assert records.difference(trained, named, "memorization") is not None
+    assert trained["dataset_digest"] == held["dataset_digest"] == record["data"]["digest"]
     assert named["value"] != trained["values"]["memorization"]
     said = fails(2, "train", "--data", home / "data", "--out", "run", "--holdout", 0.1, cwd=home)
     assert "--holdout 0.25, not 0.1" in said

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.cli import ok
+from support.idx_files import idx_folder
 
 from sagan_cli.contracts import RunInfo
 from sagan_cli.diagnosis import RULES, WINDOW, Diagnosis, History, diagnose
@@ -131,7 +132,8 @@ def test_each_rule_is_explained() -> None:
 
 
 def test_findings_are_in_the_description_of_a_run(tmp_path: Path) -> None:
-    tiny = ("--data", "quadrupeds", "--size", 16, "--width", 2, "--latent", 4, "--batch", 4, "--steps", 2)
+    data = idx_folder(tmp_path / "idx")
+    tiny = ("--data", data, "--size", 16, "--width", 2, "--latent", 4, "--batch", 4, "--steps", 2)
     ok("train", *tiny, "--out", "r", "-q", cwd=tmp_path)
     finding = {"kind": "finding", "step": 2, "name": "d-wins", "text": "D wins", "remedy": "lower --d-lr"}
     Run(tmp_path / "r").append_metrics(finding)

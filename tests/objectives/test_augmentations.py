@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.cli import fails, ok
+from support.idx_files import idx_folder
 from torch import Tensor
 
 from sagan_cli.contracts import Augmentation
@@ -83,7 +84,8 @@ def test_probability_decides_per_image_and_gradients_pass(name: str) -> None:
 
 def test_they_train_and_resume_to_the_bit(tmp_path: Path) -> None:
     flags = (
-        "train", "--data", "quadrupeds", "--size", 16, "--width", 2, "--batch", 4, "--attn-at", "none", "-q",
+        "train", "--data", idx_folder(tmp_path / "idx"),
+        "--size", 16, "--width", 2, "--batch", 4, "--attn-at", "none", "-q",
         "--augment", "color,translation=linear:0:1:40,cutout=0.5", "--preset", "laptop-hinge",
     )  # fmt: skip
     ok(*flags, "--steps", 6, "--out", "whole", cwd=tmp_path)
@@ -121,7 +123,8 @@ def test_the_sign_is_of_logits_or_of_pairs() -> None:
 
 def test_adaptive_augmentation_trains_and_resumes_to_the_bit(tmp_path: Path) -> None:
     common = (
-        "train", "--data", "quadrupeds", "--size", 16, "--width", 2, "--batch", 4, "--attn-at", "none", "-q",
+        "train", "--data", idx_folder(tmp_path / "idx"),
+        "--size", 16, "--width", 2, "--batch", 4, "--attn-at", "none", "-q",
         "--log-every", 1, "--loss", "relativistic", "--d-lr", 0.02, "--g-lr", 1e-3,
     )  # fmt: skip
     adaptive = ("--augment", "color,translation,cutout", "--ada-images", 40)

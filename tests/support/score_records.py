@@ -18,7 +18,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "layers": {"fid": "2048", "kid": "2048", "isc": "logits_unbiased", "prc": "2048"},
         "protocol": "default", "n_real": 60000, "n_fake": 50000, "resize": "TF1 bilinear to 299",
         "colour": "grey repeated to three channels", "real_size": "32x32", "fake_size": "32x32", "fit": "pad",
-        "data": "/data/fashion", "data_digest": "cd" * 32, "split": "train",
+        "data": "/data/fashion", "data_digest": "cd" * 32, "split": "train", "held_out_digest": None,
         "fake": "runs/001-x", "fake_kind": "model", "checkpoint": "runs/001-x/checkpoints/00005000", "step": 5000,
         "checkpoint_sha256": {"model": "ef" * 32}, "seed": 0, "truncation": None, "ema": True,
         "batch_norm": "running", "labels": "uniform", "kid_subsets": 100, "kid_subset_size": 1000, "isc_splits": 10,
