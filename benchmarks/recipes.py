@@ -69,6 +69,8 @@ RECIPES: dict[str, str] = {
     "half-gamma0.5-lr2-width48": f"{_penalties('0.5')} {HALF2} --width 48",
     "half-gamma2-falls-lr2-batch16": f"{_penalties('cosine:2:0.2:100%')} {HALF2} --batch 16",
     "half-gamma2-falls-lr2-batch8": f"{_penalties('cosine:2:0.2:100%')} {HALF2} --batch 8",
+    "half-gamma8-falls-lr2-batch16": f"{_penalties('cosine:8:0.8:100%')} {HALF2} --batch 16",
+    "half-gamma8-falls-lr1-batch16": f"{_penalties('cosine:8:0.8:100%')} {HALF} --batch 16",
     "half-gamma2-falls-lr4-batch16": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16",
     "half-gamma2-falls-lr4": f"{_penalties('cosine:2:0.2:100%')} {HALF4}",
     "half-gamma5-falls-lr4": f"{_penalties('cosine:5:0.2:100%')} {HALF4}",

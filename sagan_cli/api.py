@@ -23,6 +23,7 @@ from sagan_cli.plugins import registry
 if TYPE_CHECKING:
     from sagan_cli.contracts import Progress
     from sagan_cli.data.sources.opening import Opened
+    from sagan_cli.engine.initial_weights import TrainedWeights
     from sagan_cli.engine.job import Job
     from sagan_cli.engine.runtime import Runtime
     from sagan_cli.engine.train import Outcome
@@ -62,8 +63,8 @@ def train(
         "file": None if config is None else Path(config), "system": system,
     }  # fmt: skip
     resolved = resolve(**layers, preset=None if preset == "auto" else preset)
-    if preset == "auto":
-        resolved = resolve(**layers, preset=preset_for(resolved.config.train.device))
+    layers["initial"] = initial_settings(resolved)
+    resolved = resolve(**layers, preset=preset_for(resolved.config.train.device) if preset == "auto" else preset)
 
     from sagan_cli.data.sources.opening import open_data
     from sagan_cli.engine.runtime import open_runtime
@@ -72,7 +73,7 @@ def train(
     for line in resolved.notes if not quiet else ():
         console.note(line)
     opened = open_data(resolved.config)
-    resolved = with_absolute_path(resolved)
+    resolved = with_absolute_paths(resolved)
     with (
         console.silenced(quiet),
         open_runtime(resolved.config.train.device, resolved.config.train.precision, distributed=True) as runtime,
@@ -135,13 +136,47 @@ def open_run(path: str | Path | None = None) -> runs.Run:
     return runs.newest() if path is None else runs.open_run(Path(path))
 
 
-def with_absolute_path(resolved: Resolved) -> Resolved:
-    """Make a path to images absolute, so that the run can be resumed from any directory; names stay names."""
-    data = resolved.config.data
-    if data.data in registry.names("datasets"):
-        return resolved
-    absolute = replace(data, data=str(Path(data.data).expanduser().absolute()))
-    return replace(resolved, config=replace(resolved.config, data=absolute))
+def with_absolute_paths(resolved: Resolved) -> Resolved:
+    """Make the paths of images and initial weights absolute, so that the run can be resumed from any directory."""
+    data, train = resolved.config.data, resolved.config.train
+    if data.data not in registry.names("datasets"):
+        data = replace(data, data=_absolute(data.data))
+    if train.init_from:
+        train = replace(train, init_from=_absolute(train.init_from))
+    return replace(resolved, config=replace(resolved.config, data=data, train=train))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def initial_settings(resolved: Resolved) -> dict[str, Any] | None:
+    """Return the settings of the networks whose weights `--init-from` takes; None without it.
+
+    Raises:
+        UsageError: nothing of that kind is there.
+        CheckpointError: it is damaged, or of an architecture that is not installed.
+    """
+    from sagan_cli.config.initial import network_settings
+
+    source = resolved.config.train.init_from
+    if not source:
+        return None
+    facts = _initial_weights(source).facts
+    return network_settings(facts.arch, facts.spec)
+
+
+def _initial_weights(source: str) -> TrainedWeights:
+    from sagan_cli.engine import initial_weights
+    from sagan_cli.generators import STDIN, find_model
+
+    if source == STDIN or Path(source).name == STDIN:
+        raise UsageError("--init-from -: a run that cannot be started again; write the model to a file")
+    try:
+        found = find_model(source)
+    except UsageError as e:
+        raise UsageError(f"--init-from {e}") from e
+    return initial_weights.read(found)
 
 
 def preset_for(device: str) -> str:
@@ -221,7 +256,9 @@ def run_training(
     Raises:
         UsageError, DataError, SaganError: with one line that names the flag or file.
     """
+    from sagan_cli.engine.initial_weights import fitted
     from sagan_cli.engine.job import label, machine_facts, open_job
+    from sagan_cli.engine.networks import check_frozen
     from sagan_cli.engine.train import train as train_job
 
     chosen = runs.find_run(resolved, out=out, resume=resume, new=new) if runtime.leads else None
@@ -233,9 +270,17 @@ def run_training(
             resolved, reasons = with_recipe(resolved, opened, progress)
         told = runtime.tell(json.dumps(recipe.values_of(resolved)) if runtime.leads else None)
         resolved = recipe.with_values(resolved, json.loads(told))
+    source = resolved.config.train.init_from
+    if chosen and chosen.run.checkpoint_steps():
+        source = ""  # the checkpoint replaces them
+    source = runtime.tell(source if runtime.leads else None)
     if not runtime.leads:
         runtime.barrier()  # the first process packs; the others find the pack
     job = open_job(resolved.config, opened, progress, notify)
+    initial = None
+    if source:
+        initial = fitted(_initial_weights(source), job.config.model.arch, job.spec, job.pack.class_names)
+        check_frozen(job.config.model.arch, job.spec, job.config.train.freeze_d)
     if runtime.leads:
         runtime.barrier()
         # Only now, with images that can be trained on, is anything created.
@@ -243,7 +288,9 @@ def run_training(
     run = runs.Run(Path(runtime.tell(str(chosen.run.path) if chosen else None)))
     with run.lock() if runtime.leads else nullcontext():
         if chosen:
-            runs.record_start(chosen, resolved, machine_facts(job, runtime))
+            facts = machine_facts(job, runtime) | ({"initial": initial.record()} if initial else {})
+            runs.record_start(chosen, resolved, facts)
+            reasons += [f"init   {initial.about}"] if initial else []
             _introduce(job, chosen, runtime, reasons, notify, warn)
         scorer = None
         if job.config.run.eval_every != "off":
@@ -252,7 +299,7 @@ def run_training(
 
             scorer = open_tracker(job, Context(runtime, progress, notify, warn))
         try:
-            outcome = train_job(job, run, runtime, should_stop, scorer, warn)
+            outcome = train_job(job, run, runtime, should_stop, scorer, warn, initial)
         except BaseException:
             if runtime.leads:
                 run.update(status="failed")

@@ -15,7 +15,7 @@ from sagan_cli import console
 from sagan_cli.ablation.plan import print_plan
 from sagan_cli.ablation.report import NO_BASELINE, table, write_report
 from sagan_cli.ablation.variants import parse_variants, require_maps
-from sagan_cli.api import preset_for, with_absolute_path, with_recipe
+from sagan_cli.api import preset_for, with_absolute_paths, with_recipe
 from sagan_cli.commands.options import Json, Quiet
 from sagan_cli.commands.train import PRESET_HELP, SYSTEM_HELP, interruptible, stop_signals
 from sagan_cli.config.resolve import Resolved, resolve
@@ -112,7 +112,7 @@ def ablate(
     require_maps(variants, opened.form.height, opened.form.width)
     if preset == "auto":
         resolved = _common(resolve(**layers, preset=preset_for(resolved.config.train.device)))
-    resolved, reasons = with_recipe(with_absolute_path(resolved), opened, console.progress)
+    resolved, reasons = with_recipe(with_absolute_paths(resolved), opened, console.progress)
     if out is not None and (out / "run.json").exists():
         raise UsageError(f"--out {out}: is a single run; name a directory for all runs")
 

@@ -127,7 +127,7 @@ def _run(found: Path) -> dict[str, Any]:
     """Return the facts from the run's files; all None or empty for a checkpoint outside a run directory."""
     run = run_of(found)
     empty: dict[str, Any] = {
-        "run": None, "status": None, "imported": None, "system": None, "departures": [], "objective": {}, "gammas": {},
+        "run": None, "status": None, "imported": None, "initial": None, "system": None, "departures": [], "objective": {}, "gammas": {},
         "best": None, "scores": [], "findings": [],
     }  # fmt: skip
     if run is None:
@@ -141,7 +141,8 @@ def _run(found: Path) -> dict[str, Any]:
     last: dict[str, Any] = next((m for m in reversed(metrics) if "d_loss" in m and m["step"] <= step), {})
     scores = [m for m in metrics if records.is_record(m) and m.get("step") == step]
     return empty | {
-        "run": str(run.path), "status": record.get("status"), "imported": imported, "system": system,
+        "run": str(run.path), "status": record.get("status"), "imported": imported, "initial": record.get("initial"),
+        "system": system,
         "departures": departures(system, config) if system else [],
         "objective": {name: config[f"train.{name}"] for name in OBJECTIVE if f"train.{name}" in config},
         "gammas": {name: value for name, value in last.items() if name.startswith("gamma_")},
@@ -161,6 +162,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if origin := facts["imported"]:
         lines.append(("from", f"{origin['file']} of {origin['project']} ({origin['format']}), "
                       f"sha256 {origin['sha256'][:12]}"))  # fmt: skip
+    if initial := facts["initial"]:
+        lines.append(("began with", initial["about"]))
     if facts["system"]:
         changed = f", except for {', '.join(facts['departures'])}" if facts["departures"] else ""
         lines.append(("system", facts["system"] + changed))

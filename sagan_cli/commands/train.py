@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_cli import console, runs
-from sagan_cli.api import check_batch, preset_for, run_training, with_absolute_path, with_recipe
+from sagan_cli.api import check_batch, initial_settings, preset_for, run_training, with_absolute_paths, with_recipe
 from sagan_cli.commands.options import Json, Quiet
 from sagan_cli.config.presets import PRESETS
 from sagan_cli.config.resolve import flatten, resolve, to_toml
@@ -160,6 +160,9 @@ def train(
     resolved = resolve(**layers, preset=None if preset == "auto" else preset)
     from sagan_cli.data.sources.opening import open_data
 
+    if resume is None and resolved.config.train.init_from:
+        layers["initial"] = initial_settings(resolved)
+        resolved = resolve(**layers, preset=None if preset == "auto" else preset)
     registry.find("architectures", resolved.config.model.arch)
     opened = open_data(resolved.config, download=download)
     if preset == "auto" and resume is None:
@@ -173,7 +176,7 @@ def train(
             console.note(line)
         console.result(to_toml(resolved).rstrip("\n"))
         return
-    resolved = with_absolute_path(resolved)
+    resolved = with_absolute_paths(resolved)
     from sagan_cli.engine.runtime import open_runtime
 
     cfg = resolved.config.train

@@ -7,7 +7,7 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,12 +80,16 @@ def choose(resolved: Resolved, facts: DataFacts) -> list[Part]:
     if "data.flip" in keys and facts.images < FLIP_BELOW:
         allowed, reason = facts.mirror()
         parts.append(Part({"data.flip": allowed}, f"{'half' if allowed else 'none'} of the images mirrored: {reason}"))
-    return [_told(part, keys) for part in parts if keys & part.settings.keys()]
+    return [_told(part, resolved) for part in parts if keys & part.settings.keys()]
 
 
-def _told(part: Part, keys: Collection[str]) -> Part:
+def _told(part: Part, resolved: Resolved) -> Part:
     """Return the part; its phrase names the flags that the user gave instead."""
-    given = [f"--{SETTINGS[key].flag}" for key in part.settings if key not in keys]
+    given = [
+        f"--{SETTINGS[key].flag}"
+        for key, value in part.settings.items()
+        if key not in resolved.left_open and resolved.config.get(key) != value
+    ]
     return replace(part, about=f"{part.about}; but {' and '.join(given)} as given") if given else part
 
 

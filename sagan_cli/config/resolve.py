@@ -1,4 +1,4 @@
-"""Merge settings by priority: flag or --set > SAGAN_* > --config > --system > --preset > default."""
+"""Merge settings by priority: flag or --set > SAGAN_* > --config > --system > --init-from > --preset > default."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sagan_cli.config import systems
+from sagan_cli.config.initial import INIT_FROM, contradictions
 from sagan_cli.config.presets import PRESETS, RECIPE_ARCHITECTURE, RECIPE_PRESETS
 from sagan_cli.config.schedule import Schedule, parse_schedule, parse_terms
 from sagan_cli.config.schema import (
+    OBJECTIVE_KEYS,
     OPTIONS_KEY,
     RECIPE_KEYS,
     RENAMED,
@@ -64,6 +66,7 @@ def resolve(
     system: str | None = None,
     kimg: float | None = None,
     base: Mapping[str, Any] | None = None,
+    initial: Mapping[str, Any] | None = None,
 ) -> Resolved:
     """Merge the layers, weakest first.
 
@@ -76,6 +79,7 @@ def resolve(
         system: a name of SYSTEMS, which has priority over the preset.
         kimg: total number of images shown, in thousands, instead of steps.
         base: values of the run to resume; they take the place of --preset.
+        initial: settings of the networks whose weights --init-from takes; other layers may not contradict them.
 
     Raises:
         UsageError: naming the flag, key, file or variable, and the nearest valid one.
@@ -86,6 +90,8 @@ def resolve(
         layers.append(_checked(current_keys(base), lambda key: RESUMED))
     elif preset is not None:
         layers.append(_checked(_preset(preset), lambda key: f"preset {preset}"))
+    if initial is not None:
+        layers.append(_checked(initial, lambda key: INIT_FROM, where=INIT_FROM))
     if system is not None:
         layers.append(_checked(systems.find(system).settings, lambda key: systems.PREFIX + system))
     if file is not None:
@@ -114,12 +120,19 @@ def resolve(
         merged["train.steps"] = _Given(steps, "--kimg")
     _require_decay(merged)
     _require_registered(merged)
+    if initial is not None:
+        _require_networks(merged, initial)
+    if merged["train.freeze_d"].value and not merged["train.init_from"].value:
+        raise UsageError(f"--freeze-d {merged['train.freeze_d'].value}: untrained weights; add --init-from")
     if merged["train.ada"].value and not merged["train.augment"].value:
         raise UsageError("--ada: there is nothing to adapt; add --augment color,translation,cutout")
     options = {k.removeprefix(OPTIONS_KEY + "."): g.value for k, g in merged.items() if k.startswith(OPTIONS_KEY + ".")}
     values = {k: g.value for k, g in merged.items() if k in SETTINGS}
     automatic = {key for key in RECIPE_KEYS if _automatic(merged[key].source)}
-    asked = preset not in RECIPE_PRESETS or system is not None or "train.loss" not in automatic
+    if initial is not None and values["model.spectral_norm"] != "none":
+        # The recipe's objective and rates are those of networks without spectral norm.
+        automatic -= OBJECTIVE_KEYS
+    asked = preset not in RECIPE_PRESETS or system is not None or not _automatic(merged["train.loss"].source)
     left_open = frozenset(() if asked or values["model.arch"] != RECIPE_ARCHITECTURE else automatic)
     return Resolved(build(values, options), {k: g.source for k, g in merged.items()}, tuple(notes), preset, left_open)
 
@@ -127,6 +140,23 @@ def resolve(
 def _automatic(source: str) -> bool:
     """Return whether a value was not chosen by the user."""
     return source in ("default", RECIPE) or source in {f"preset {name}" for name in RECIPE_PRESETS}
+
+
+def _require_networks(merged: Mapping[str, _Given], initial: Mapping[str, Any]) -> None:
+    """Refuse settings that build other networks than those whose weights are taken.
+
+    Raises:
+        UsageError: naming the flag or file, and the value of the source.
+    """
+    source = merged["train.init_from"].value
+    for key in contradictions({key: given.value for key, given in merged.items()}, initial):
+        given, has, name = merged.get(key), initial.get(key, "auto"), _name(key)
+        if given is not None:
+            where = "" if given.source in (name, "--set") else f"{given.source}: "
+            raise UsageError(
+                f"{where}{name} {given.value} contradicts the weights of --init-from {source}, which have {has}; "
+                "leave it out"
+            )
 
 
 def _renamed(values: Mapping[str, Any], where: str, notes: list[str]) -> dict[str, Any]:

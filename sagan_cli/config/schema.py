@@ -20,6 +20,8 @@ CHOSEN_KEYS = (
     "train.loss", "train.penalty", "model.spectral_norm", "train.d_lr", "train.g_lr", "train.augment", "data.flip",
 )  # fmt: skip
 """Settings that the default recipe chooses from the data (`config/recipe.py`)."""
+OBJECTIVE_KEYS = {"train.loss", "train.penalty", "train.d_lr", "train.g_lr"}
+"""Those of them that depend on whether the networks have spectral norm."""
 RECIPE_KEYS = (*CHOSEN_KEYS, "train.batch", "train.steps")
 """These, and settings of its preset that belong to it. A resumed run keeps those that the user left open."""
 OPTION_FLAGS = ("attention", "attn_ratio", "spectral_norm")
@@ -100,6 +102,10 @@ class ModelConfig:
 class TrainConfig:
     """The objective and its optimisation."""
 
+    init_from: str = setting(
+        "", "Start from trained weights: a run, RUN/best, a checkpoint, or an exported file.", metavar="MODEL"
+    )
+    freeze_d: int = setting(0, "With --init-from: first blocks of the discriminator that are not trained.", low=0)
     steps: int = setting(100_000, "Generator updates in total, including those before a resume.", low=1, live=True)
     batch: int = setting(64, "Images per update, over all processes.", low=1)
     d_steps: int = setting(1, "Discriminator updates per generator update.", low=1)

@@ -122,7 +122,7 @@ class GraphedIteration:
         self.refused = why
         self.recordings.clear()
         # Undo what an aborted recording may have left.
-        self.networks.discriminator.requires_grad_(True)
+        self.networks.train_discriminator(True)
         self._drop_gradients()
         self.warn(f"training continues without a CUDA graph: {why}; --graph off avoids the attempt")
 

@@ -124,7 +124,7 @@ def update_generator(
     advance_spectral_norms(networks.generator)
     networks.opt_g.zero_grad(set_to_none=True)
     # D's weight gradients are not needed, and would cost a third of the step.
-    networks.discriminator.requires_grad_(False)
+    networks.train_discriminator(False)
     found = []
     for part in _slices(inputs, parts):
         labels = part.get("fake_labels")
@@ -139,7 +139,7 @@ def update_generator(
         loss = objective.loss.generator(on_real, wide(logits))
         (loss if parts == 1 else loss / parts).backward()
         found.append(loss.detach())
-    networks.discriminator.requires_grad_(True)
+    networks.train_discriminator(True)
     runtime.average_gradients(networks.generator)
     networks.opt_g.step()
     return torch.stack(found).mean()

@@ -12,6 +12,8 @@ from torch import nn
 from sagan_cli.config.schedule import parse_schedule
 from sagan_cli.config.schema import TrainConfig
 from sagan_cli.contracts import ModelSpec
+from sagan_cli.errors import UsageError
+from sagan_cli.model.attention_placement import AttentionBlocks
 from sagan_cli.model.ema import EMA
 from sagan_cli.objectives.adaptive import AdaptiveStrength
 from sagan_cli.ops.randomness import generator
@@ -28,6 +30,13 @@ class Networks:
     opt_d: torch.optim.Optimizer
     adaptive: AdaptiveStrength | None = None
     """State of `--ada`; None: the augmentations have their own probabilities."""
+    frozen: frozenset[nn.Parameter] = frozenset()
+    """Weights of D that are never trained: those of `--freeze-d`, and those that the architecture fixes."""
+
+    def train_discriminator(self, on: bool) -> None:
+        """Compute the gradients of D's weights, or not; those of frozen weights never."""
+        for weight in self.discriminator.parameters():
+            weight.requires_grad_(on and weight not in self.frozen)
 
 
 def build(arch: str, spec: ModelSpec) -> tuple[nn.Module, nn.Module]:
@@ -48,13 +57,50 @@ def create(arch: str, spec: ModelSpec, train: TrainConfig, device: torch.device)
         torch.manual_seed(generator(train.seed, "weights").initial_seed())
         built = build(arch, spec)  # on the CPU, so that every device starts from the same numbers
     g, d = (laid_out(n, device).train() for n in built)
+    frozen = early_weights(d, train.freeze_d, arch) | {p for p in d.parameters() if not p.requires_grad}
     # Fused Adam is one pass over each weight; Metal has none. The rates are set before each step (`Schedules`).
     fused = device.type in ("cpu", "cuda")
     opt_g, opt_d = (torch.optim.Adam(n.parameters(), betas=(train.beta1, 0.9), fused=fused) for n in (g, d))
     adaptive = AdaptiveStrength(train.ada, train.ada_images, train.batch).to(device) if train.ada else None
-    networks, ema = Networks(g, d, opt_g, opt_d, adaptive), EMA(g)
+    networks, ema = Networks(g, d, opt_g, opt_d, adaptive, frozen), EMA(g, warm_up=not train.init_from)
+    networks.train_discriminator(True)
     Schedules(train).apply(networks, ema, 0)
     return networks, ema
+
+
+def early_weights(discriminator: nn.Module, blocks: int, arch: str) -> frozenset[nn.Parameter]:
+    """Return the weights that D uses before its block number `blocks`, counted from the image.
+
+    These are the first `blocks` blocks, and the attention layers between them (FreezeD, Mo et al. 2020,
+    arXiv 2002.10964).
+
+    Raises:
+        UsageError: the network has no list `blocks`, or no further ones.
+    """
+    if not blocks:
+        return frozenset()
+    found = getattr(discriminator, "blocks", None)
+    if not isinstance(found, nn.ModuleList):
+        raise UsageError(f"--freeze-d {blocks}: architecture '{arch}' has no list of blocks; leave it out")
+    if blocks >= len(found):
+        raise UsageError(f"--freeze-d {blocks}: the discriminator has {len(found)} blocks, and one must be trained")
+    early: list[nn.Module] = list(found[:blocks])
+    attention = getattr(discriminator, "attention", None)
+    if isinstance(attention, AttentionBlocks):
+        early += [attention.after(n) for n in range(blocks - 1)]
+    return frozenset(weight for module in early for weight in module.parameters())
+
+
+def check_frozen(arch: str, spec: ModelSpec, blocks: int) -> None:
+    """Refuse a number of frozen blocks that `early_weights` refuses, before anything is written.
+
+    Raises:
+        UsageError: as for `early_weights`.
+    """
+    if blocks:
+        with torch.device("meta"):
+            _, discriminator = build(arch, spec)
+        early_weights(discriminator, blocks, arch)
 
 
 ALIGNMENT = 64

@@ -17,6 +17,7 @@ from sagan_cli.contracts import ModelSpec, RunInfo
 from sagan_cli.data.batches import Batches
 from sagan_cli.engine import checkpoint
 from sagan_cli.engine.activation_checkpointing import recompute_blocks
+from sagan_cli.engine.initial_weights import InitialWeights
 from sagan_cli.engine.iteration import check_slices, iteration
 from sagan_cli.engine.job import Job
 from sagan_cli.engine.networks import Schedules, attention_gammas, create, gradient_norms
@@ -67,12 +68,14 @@ def train(
     should_stop: Callable[[], bool],
     scorer: Scorer | None = None,
     warn: Callable[[str], None] = lambda text: None,
+    initial: InitialWeights | None = None,
 ) -> Outcome:
     """Train from the run's newest checkpoint, or from the start, up to `train.steps`.
 
     Args:
         should_stop: called once a step; if it returns True on any process, all save and end after that step.
         scorer: scores the EMA generator now and then; run.json records the best step, whose checkpoint is kept.
+        initial: trained weights to start from; not used if the run has a checkpoint.
         warn: called with one line if a CUDA graph or a plugin's logger is given up.
 
     Raises:
@@ -84,7 +87,7 @@ def train(
     events = open_events(job.config.run.logger, info, warn, leads=runtime.leads)
     outcome = None
     try:
-        outcome = _train(job, run, runtime, events, should_stop, scorer, warn)
+        outcome = _train(job, run, runtime, events, should_stop, scorer, warn, initial)
     finally:
         events.send("end", outcome.step if outcome else -1, bool(outcome and outcome.finished))
     return outcome
@@ -98,6 +101,7 @@ def _train(
     should_stop: Callable[[], bool],
     scorer: Scorer | None,
     warn: Callable[[str], None],
+    initial: InitialWeights | None,
 ) -> Outcome:
     cfg, spec, every = job.config.train, job.spec, job.config.run
     check_slices(cfg, runtime)
@@ -110,11 +114,13 @@ def _train(
     objective, schedules = Objective.of(cfg), Schedules(cfg)
     iterate = iteration(networks, objective, runtime, cfg, warn)
 
-    # State: the newest checkpoint, or the start.
+    # State: the newest checkpoint, or the start: trained weights, or those of the seed.
     step = 0
     kept = run.checkpoint_steps()
     if kept:
         step = checkpoint.restore(checkpoint.read_facts(kept[-1]), networks, ema)
+    elif initial is not None:
+        initial.load(networks, ema)
     events.send("start", step)
 
     # Inputs: functions of the step.

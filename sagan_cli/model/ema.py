@@ -20,18 +20,18 @@ class EMA:
     and batch statistics of the averaged network are not the average of batch statistics. `settle` therefore measures
     both on the averaged weights before they are used or saved (standing statistics, Brock et al. 2019, appendix B).
 
-    The decay at update t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage, so that short
-    runs are not averaged with their random initialisation.
+    With `warm_up`, the decay at update t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's
+    ExponentialMovingAverage, so that short runs are not averaged with their random initialisation.
     """
 
-    def __init__(self, source: nn.Module, decay: float = 0.999) -> None:
-        self.decay = decay
+    def __init__(self, source: nn.Module, decay: float = 0.999, *, warm_up: bool = True) -> None:
+        self.decay, self.warm_up = decay, warm_up
         self.module = copy.deepcopy(source).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, source: nn.Module, updates: int) -> None:
         """Update the average with the weights of `source`; `updates` is the number of previous updates."""
-        weight = 1 - min(self.decay, (1 + updates) / (10 + updates))
+        weight = 1 - (min(self.decay, (1 + updates) / (10 + updates)) if self.warm_up else self.decay)
         torch._foreach_lerp_(list(self.module.parameters()), list(source.parameters()), weight)
 
     @torch.no_grad()
