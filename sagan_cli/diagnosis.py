@@ -56,6 +56,8 @@ class Rule:
     check: Callable[[History], str | None]
     """Return what is wrong, with the numbers that show it, or None."""
     remedy: str
+    began: Callable[[History], int] | None = None
+    """Return a step from before the trouble, whose checkpoint is kept; None: later checkpoints are no worse."""
 
 
 WINDOW = 8
@@ -63,13 +65,22 @@ WINDOW = 8
 BEGINNING, FEWEST, MOST = 0.25, 200, 1000
 """Share of a run in which nothing is judged, and bounds of it in steps."""
 LOW_VARIETY, LOW_RECALL, MANY_COPIES, MEMORIZED = 0.35, 0.02, 0.3, 0.8
-WINNING, FAR, NEAR, SMALL_GAMMA, DECLINE, FULL = 0.97, 8.0, 0.05, 0.005, 1.5, 0.99
+WINNING, FAR, NEAR, SMALL_GAMMA, DECLINE, FULL = 0.97, 5.5, 0.05, 0.005, 1.5, 0.99
 UNBOUNDED = ("wasserstein", "least-squares")
 """Losses whose logits say nothing about certainty."""
 
 
 def _begun(history: History) -> bool:
     return history.step >= max(FEWEST, min(BEGINNING * history.steps, MOST))
+
+
+def _before_window(history: History) -> int:
+    return int(history.statistics[-WINDOW - 1 :][0]["step"])
+
+
+def _before_samples(history: History) -> int:
+    checked = [int(line["step"]) for line in history.statistics if "copies" in line]
+    return checked[-3] if len(checked) > 2 else -1
 
 
 def _variety_lost(history: History) -> str | None:
@@ -150,10 +161,16 @@ RULES: Sequence[Rule] = (
     Rule(
         "variety-lost", _variety_lost,
         "use the default recipe, or a larger weight of --penalty r1 and r2, or a lower --g-lr; see the sample grids",
+        _before_samples,
     ),
-    Rule("copies", _copies, "add images, use --augment color=0.6,translation=0.6,cutout=0.6, or fewer --steps"),
-    Rule("d-wins", _d_wins, "raise the weight of --penalty r1 and r2, or lower --d-lr"),
-    Rule("d-loses", _d_loses, "raise --d-lr or --d-steps, or lower the weight of --penalty"),
+    Rule(
+        "copies", _copies, "add images, use --augment color=0.6,translation=0.6,cutout=0.6, or fewer --steps",
+        _before_samples,
+    ),
+    Rule("d-wins", _d_wins, "raise the weight of --penalty r1 and r2, or lower --d-lr and --g-lr", _before_window),
+    Rule(
+        "d-loses", _d_loses, "raise --d-lr or --d-steps, or lower the weight of --penalty", _before_window,
+    ),
     Rule(
         "gamma-zero", _gamma_zero,
         "compare with --attn-at none by 'sagan ablate'; a higher --g-lr or attention at other --attn-at may help",
@@ -204,6 +221,17 @@ class Diagnosis(Logger):
         for rule, text in diagnose(self.history):
             if rule.name not in self.reported:
                 self.reported.add(rule.name)
-                finding = {"kind": KIND, "step": line["step"], "name": rule.name, "text": text, "remedy": rule.remedy}
-                Run(self.run.path).append_metrics(finding)
-                console.warn(f"step {line['step']}: {text}; {rule.remedy} (docs/troubleshooting.md, {rule.name})")
+                run, step = Run(self.run.path), int(line["step"])
+                run.append_metrics({"kind": KIND, "step": step, "name": rule.name, "text": text, "remedy": rule.remedy})
+                console.warn(f"step {step}: {text}; {rule.remedy} (docs/troubleshooting.md, {rule.name})")
+                self._keep(run, rule)
+
+    def _keep(self, run: Run, rule: Rule) -> None:
+        """Keep the newest checkpoint from before the trouble; only for the first finding that has one."""
+        if rule.began is None or run.read().get("kept"):
+            return
+        step = rule.began(self.history)
+        before = [path for path in run.checkpoint_steps() if int(path.name) <= step]
+        if before:
+            run.update(kept={"step": int(before[-1].name), "because": rule.name})
+            console.note(f"the checkpoint before that is kept: {before[-1]}")

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 BEST = "best"
-"""`RUN/best` is the checkpoint that scored best while it was trained."""
+"""`RUN/best` is the checkpoint that scored best while it was trained; without scores, the one that was kept because
+training went wrong after it."""
 
 
 def exported_file(path: Path) -> Path | None:
@@ -114,7 +115,8 @@ def run_of(checkpoint: Path) -> runs.Run | None:
 
 
 def _best(run: runs.Run) -> Path:
-    best = run.read().get("best")
+    record = run.read()
+    best = record.get("best") or record.get("kept")
     if not best:
         raise CheckpointError(f"{run.path}/{BEST}: this run was not scored while it trained; see train --eval-every")
     path = run.checkpoints / f"{best['step']:08d}"

@@ -127,7 +127,8 @@ def _run(found: Path) -> dict[str, Any]:
     """Return the facts from the run's files; all None or empty for a checkpoint outside a run directory."""
     run = run_of(found)
     empty: dict[str, Any] = {
-        "run": None, "status": None, "imported": None, "initial": None, "system": None, "departures": [], "objective": {}, "gammas": {},
+        "run": None, "status": None, "imported": None, "initial": None, "system": None, "departures": [],
+        "objective": {}, "gammas": {},
         "best": None, "scores": [], "findings": [],
     }  # fmt: skip
     if run is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,12 @@ def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str,
     return path
 
 
-def prune(folder: Path, keep: int, spare: int | None = None) -> None:
-    """Delete all but the newest `keep` checkpoints and the one of step `spare`; delete leftovers of crashed writers."""
+def prune(folder: Path, keep: int, spare: Collection[int] = ()) -> None:
+    """Delete all but the newest `keep` checkpoints and those of the steps `spare`, and leftovers of crashed writers."""
     for stale in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(stale, ignore_errors=True)
     for path in checkpoint_steps(folder)[:-keep]:
-        if int(path.name) == spare:
+        if int(path.name) in spare:
             continue
         # Renamed first: an interrupted deletion must not leave half a checkpoint under a valid name.
         gone = path.rename(path.with_name(f"{TEMPORARY}{path.name}"))

@@ -197,7 +197,7 @@ def _train(
                 latest = {**latest, found["decides"]: found[found["decides"]]}
                 scored = found["decides"]
         if runtime.leads and saving:
-            checkpoint.prune(run.checkpoints, every.keep, spare=_best(run).get("step"))
+            checkpoint.prune(run.checkpoints, every.keep, spare=_spared(run))
         if done:
             break
 
@@ -248,6 +248,12 @@ def _grid_path(run: Run, step: int) -> Path:
 def _best(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = run.read().get("best") or {}
     return found
+
+
+def _spared(run: Run) -> set[int]:
+    """Return the steps of the best checkpoint, and of the one that the diagnosis keeps."""
+    record = run.read()
+    return {int(record[name]["step"]) for name in ("best", "kept") if record.get(name)}
 
 
 def _last(run: Run) -> Path | str:

@@ -97,6 +97,7 @@ def test_logits_of_a_wasserstein_critic_say_nothing() -> None:
 
 def test_a_finding_is_told_once_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info = RunInfo(tmp_path, {"train": {"loss": "relativistic"}}, 2000)
+    Run(tmp_path).write({})
     logger = Diagnosis(info)
     logger.start(0)
     for step in range(1000, 1200, 50):
@@ -110,6 +111,31 @@ def test_a_finding_is_told_once_and_kept(tmp_path: Path, capsys: pytest.CaptureF
     (said,) = capsys.readouterr().err.splitlines()
     assert "step 1050: samples of a class resemble each other: their variety is 0.10" in said
     assert "docs/troubleshooting.md, variety-lost" in said
+
+
+def test_the_checkpoint_before_the_trouble_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path)
+    run.write({})
+    for step in (1000, 1100, 1200, 1300):
+        folder = run.checkpoints / f"{step:08d}"
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.json").write_text("{}", encoding="utf-8")
+    logger = Diagnosis(RunInfo(tmp_path, {"train": {"loss": "relativistic"}}, 2000))
+    for step in range(1000, 1350, 50):
+        logger.statistics(step, HEALTHY | {"variety": 0.8 if step < 1200 else 0.1})
+    assert run.read()["kept"] == {"step": 1100, "because": "variety-lost"}
+    assert f"the checkpoint before that is kept: {run.checkpoints / '00001100'}" in capsys.readouterr().err
+
+
+def test_a_kept_checkpoint_is_not_deleted_and_is_the_best(tmp_path: Path) -> None:
+    data = idx_folder(tmp_path / "idx")
+    tiny = ("--data", data, "--size", 16, "--width", 2, "--latent", 4, "--batch", 4, "--save-every", 1)
+    ok("train", *tiny, "--out", "r", "--steps", 2, "-q", cwd=tmp_path)
+    run = Run(tmp_path / "r")
+    run.update(kept={"step": 1, "because": "d-wins"})
+    ok("train", "--resume", "r", "--steps", 4, "--keep", 1, "-q", cwd=tmp_path)
+    assert [int(path.name) for path in run.checkpoint_steps()] == [1, 4]
+    assert b"step 1 of 4" in ok("info", "r/best", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("file", sorted(RECORDED.glob("*.jsonl")), ids=lambda file: file.stem)
