@@ -77,6 +77,11 @@ RECIPES: dict[str, str] = {
     "half-gamma2-falls-lr4-batch16-beta2-0.9": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16 --beta2 0.9",
     "half-gamma2-falls-lr3-batch8": f"{_penalties('cosine:2:0.2:100%')} --batch 8 "
     "--d-lr linear:12e-4:0:50%-100% --g-lr linear:6e-4:0:50%-100%",
+    "half-gamma2-falls-lr4-batch16-clip20": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16 --grad-clip 20",
+    "half-gamma2-falls-lr4-batch16-clip8": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16 --grad-clip 8",
+    "half-gamma8-falls-lr2-batch16-clip20": f"{_penalties('cosine:8:0.8:100%')} {HALF2} --batch 16 --grad-clip 20",
+    "half-gamma2-falls-lr2-batch16-clip20": f"{_penalties('cosine:2:0.2:100%')} {HALF2} --batch 16 --grad-clip 20",
+    "half-gamma1-falls-lr4-batch16-clip20": f"{_penalties('cosine:1:0.1:100%')} {HALF4} --batch 16 --grad-clip 20",
     "half-gamma2-falls-lr4-batch16": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16",
     "half-gamma2-falls-lr4": f"{_penalties('cosine:2:0.2:100%')} {HALF4}",
     "half-gamma5-falls-lr4": f"{_penalties('cosine:5:0.2:100%')} {HALF4}",

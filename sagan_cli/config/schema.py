@@ -138,6 +138,9 @@ class TrainConfig:
     )
     ada_images: int = setting(500_000, "Images within which the factor of --ada can rise from 0 to 1.", low=1)
     clip: float = setting(0.0, "Largest absolute weight of the discriminator (0.01 in WGAN); 0 is no limit.", low=0.0)
+    grad_clip: float = setting(
+        0.0, "Largest norm of a network's gradient; a larger gradient is scaled down to it; 0 is no limit.", low=0.0
+    )
     constraint: str = setting(
         "",
         "Changes of the discriminator's weights after each of its updates; --clip C is clip=C.",

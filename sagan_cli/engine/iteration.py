@@ -73,6 +73,7 @@ def update_discriminator(
         (loss if parts == 1 else loss / parts).backward()
         found.append({name: value.detach() for name, value in statistics.items()})
     runtime.average_gradients(networks.discriminator)
+    networks.limit_gradient(networks.discriminator)
     networks.opt_d.step()
     with torch.no_grad():
         for term, constraint in objective.constraints:
@@ -141,6 +142,7 @@ def update_generator(
         found.append(loss.detach())
     networks.train_discriminator(True)
     runtime.average_gradients(networks.generator)
+    networks.limit_gradient(networks.generator)
     networks.opt_g.step()
     return torch.stack(found).mean()
 

@@ -33,6 +33,14 @@ class Networks:
     frozen: frozenset[nn.Parameter] = frozenset()
     """Weights of D that are never trained: those of `--freeze-d`, and those that the architecture fixes."""
 
+    max_norm: float = 0.0
+    """Largest norm of a network's gradient (`--grad-clip`); 0: no limit."""
+
+    def limit_gradient(self, network: nn.Module) -> None:
+        """Scale a network's gradient down to `max_norm` if it is larger."""
+        if self.max_norm:
+            nn.utils.clip_grad_norm_(network.parameters(), self.max_norm)
+
     def train_discriminator(self, on: bool) -> None:
         """Compute the gradients of D's weights, or not; those of frozen weights never."""
         for weight in self.discriminator.parameters():
@@ -62,7 +70,7 @@ def create(arch: str, spec: ModelSpec, train: TrainConfig, device: torch.device)
     fused = device.type in ("cpu", "cuda")
     opt_g, opt_d = (torch.optim.Adam(n.parameters(), betas=(train.beta1, 0.9), fused=fused) for n in (g, d))
     adaptive = AdaptiveStrength(train.ada, train.ada_images, train.batch).to(device) if train.ada else None
-    networks, ema = Networks(g, d, opt_g, opt_d, adaptive, frozen), EMA(g, warm_up=not train.init_from)
+    networks, ema = Networks(g, d, opt_g, opt_d, adaptive, frozen, train.grad_clip), EMA(g, warm_up=not train.init_from)
     networks.train_discriminator(True)
     Schedules(train).apply(networks, ema, 0)
     return networks, ema
@@ -133,7 +141,10 @@ def attention_gammas(networks: Networks) -> dict[str, float]:
 
 
 def gradient_norms(networks: Networks) -> dict[str, float]:
-    """Return the norm of each network's last gradients: {"g_grad": ..., "d_grad": ...}; {} before any update."""
+    """Return the norm of each network's last gradients, after `--grad-clip`: {"g_grad": ..., "d_grad": ...}.
+
+    Empty before any update.
+    """
     found = {}
     for letter, network in (("g", networks.generator), ("d", networks.discriminator)):
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
