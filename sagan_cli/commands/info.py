@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 HEADINGS = ("NETWORK", "LAYER", "SHAPE", "NORM", "SIGMA", "ESTIMATE", "RATIO")
 OBJECTIVE = (
-    "loss", "penalty", "gp", "r1", "clip", "constraint", "augment", "ada", "d_steps", "d_lr", "g_lr", "decay_from",
+    "loss", "penalty", "gp", "r1", "clip", "grad_clip", "constraint", "augment", "ada", "d_steps",
+    "d_lr", "g_lr", "decay_from",
     "decay_steps", "beta1", "beta2", "ema", "ema_halflife", "batch", "steps", "seed",
 )  # fmt: skip
 """Settings of `[train]` that are shown."""
@@ -178,7 +179,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("parameters", f"G {facts['g_parameters']:,}  D {facts['d_parameters']:,}"),
     ]
     if goal:
-        terms = ("penalty", "gp", "r1", "clip", "constraint", "augment", "ada")
+        terms = ("penalty", "gp", "r1", "clip", "grad_clip", "constraint", "augment", "ada")
         extras = "".join(f", {name} {_text(goal[name])}" for name in terms if goal.get(name))
         ema = f"half-life {_text(goal['ema_halflife'])} images" if goal.get("ema_halflife") else _text(goal["ema"])
         lines += [
