@@ -17,14 +17,14 @@ from sagan_cli.plugins import registry
 AUTO = "auto"
 """The value of a setting that the architecture decides."""
 CHOSEN_KEYS = (
-    "train.loss", "train.penalty", "model.spectral_norm", "train.d_lr", "train.g_lr", "train.augment", "data.flip",
+    "train.loss", "train.penalty", "model.spectral_norm", "model.qk_norm", "train.d_lr", "train.g_lr", "train.augment", "data.flip",
 )  # fmt: skip
 """Settings that the default recipe chooses from the data (`config/recipe.py`)."""
 OBJECTIVE_KEYS = {"train.loss", "train.penalty", "train.d_lr", "train.g_lr"}
 """Those of them that depend on whether the networks have spectral norm."""
 RECIPE_KEYS = (*CHOSEN_KEYS, "train.batch", "train.steps")
 """These, and settings of its preset that belong to it. A resumed run keeps those that the user left open."""
-OPTION_FLAGS = ("attention", "attn_ratio", "spectral_norm")
+OPTION_FLAGS = ("attention", "attn_ratio", "qk_norm", "spectral_norm")
 """Options of an architecture that have a flag; all others are set by `--set model.options.NAME`."""
 
 
@@ -79,6 +79,12 @@ class ModelConfig:
         AUTO,
         "k of the paper: queries and keys have C/k channels; auto is 8.",
         choices=(AUTO, "1", "2", "4", "8"),
+    )
+    qk_norm: str = setting(
+        AUTO,
+        "Normalisation of the attention's queries and keys; rms keeps its scores small without spectral norm; auto is "
+        "the architecture's own.",
+        choices=(AUTO, "none", "rms"),
     )
     spectral_norm: str = setting(
         AUTO,

@@ -2,12 +2,18 @@
 
     beta = softmax(f(x) g(x)^T)    o = W (beta h(x))    y = x + gamma o        (Zhang et al. 2019, equations 1 to 3)
 
+With normalised queries and keys (`--qk-norm rms`), f and g are scaled to a root mean square of 1 at every position,
+and the scores are s f(x) g(x)^T / sqrt(d) for d channels, with a learned s that starts at 1. Without spectral norm the
+features that enter the block grow, and scores of hundreds make every row of beta one-hot, which has no gradient
+(Dehghani et al. 2023, arXiv 2302.05442, section 2, on transformers).
+
 The variants differ in the widths of f, g and h, in pooling of keys and values, in the output convolution W, in biases
 and in spectral norm. `ATTENTION_VARIANTS` has a row for each.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +22,7 @@ from torch import Tensor, nn
 
 from sagan_cli.model.layers import Conv2d, SNConv2d
 from sagan_cli.ops.dot_product_attention import attend, attention_map
+from sagan_cli.ops.precision import wide
 
 
 @dataclass(frozen=True)
@@ -45,20 +52,26 @@ NONLOCAL, RESIDUAL = "nonlocal", "residual"
 KINDS = (*ATTENTION_VARIANTS, NONLOCAL, RESIDUAL)
 """Values of `--attention`: the variants and the controls that replace attention."""
 RATIOS = (1, 2, 4, 8)
+QK_NORMS = ("none", "rms")
+"""Values of `--qk-norm`."""
+_EPSILON = 1e-6
 
 
-def attention_block(channels: int, kind: str = "official", ratio: int = 8, *, spectral: bool = True) -> nn.Module:
+def attention_block(
+    channels: int, kind: str = "official", ratio: int = 8, *, spectral: bool = True, qk_norm: str = "none"
+) -> nn.Module:
     """Build the block of a kind in `KINDS`, (B, C, H, W) -> (B, C, H, W).
 
     Args:
         ratio: k of the paper: queries and keys have C / k channels.
         spectral: whether the network uses spectral norm.
+        qk_norm: normalisation of queries and keys, one of `QK_NORMS`; the controls have none.
     """
     if kind == NONLOCAL:
         return NonLocal(channels)
     if kind == RESIDUAL:
         return Residual(channels, spectral=spectral)
-    return SelfAttention(channels, ATTENTION_VARIANTS[kind], ratio, spectral=spectral)
+    return SelfAttention(channels, ATTENTION_VARIANTS[kind], ratio, spectral=spectral, qk_norm=qk_norm)
 
 
 class SelfAttention(nn.Module):
@@ -71,6 +84,7 @@ class SelfAttention(nn.Module):
         ratio: int = 8,
         *,
         spectral: bool = True,
+        qk_norm: str = "none",
     ) -> None:
         super().__init__()
         self.pooled = form.pooled
@@ -82,6 +96,7 @@ class SelfAttention(nn.Module):
         self.value = conv(channels, width, 1, bias=form.bias)
         self.output = conv(width, channels, 1, bias=form.bias) if form.output else None
         self.gamma = nn.Parameter(torch.zeros(()))
+        self.scale = nn.Parameter(torch.ones(())) if qk_norm == "rms" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to (B, C, H, W); H and W must be even if keys are pooled."""
@@ -103,7 +118,11 @@ class SelfAttention(nn.Module):
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.pooled:
             key, value = F.max_pool2d(key, 2), F.max_pool2d(value, 2)
-        return _positions(query), _positions(key), _positions(value)
+        query, key, value = _positions(query), _positions(key), _positions(value)
+        if self.scale is not None:
+            query = (_unit_rms(query) * (self.scale / math.sqrt(query.shape[-1]))).to(value.dtype)
+            key = _unit_rms(key).to(value.dtype)
+        return query, key, value
 
 
 class NonLocal(nn.Module):
@@ -151,6 +170,12 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         return x + self.conv1(F.relu(self.conv0(F.relu(x))))
+
+
+def _unit_rms(x: Tensor) -> Tensor:
+    """Scale (B, N, C) to a root mean square of 1 over the channels, in fp32."""
+    x = wide(x)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + _EPSILON)
 
 
 def _positions(x: Tensor) -> Tensor:

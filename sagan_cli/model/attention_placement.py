@@ -12,12 +12,14 @@ from sagan_cli.config.schema import option_text
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError, closest
 from sagan_cli.geometry import check_attention, default_attention
-from sagan_cli.model.attention_blocks import KINDS, RATIOS, attention_block
+from sagan_cli.model.attention_blocks import KINDS, QK_NORMS, RATIOS, attention_block
 from sagan_cli.plugins.registry import default_options
 
 PLACES = ("auto", "published", "sides")
 """`published`: the stages of the source; `sides`: the maps of `--attn-at`; `auto`: see `attended`."""
-ATTENTION: dict[str, tuple[Any, ...]] = {"attention": KINDS, "attn_ratio": RATIOS, "places": PLACES}
+ATTENTION: dict[str, tuple[Any, ...]] = {
+    "attention": KINDS, "attn_ratio": RATIOS, "qk_norm": QK_NORMS, "places": PLACES,
+}  # fmt: skip
 """Options of the architectures with attention, and their values."""
 
 
@@ -110,7 +112,13 @@ class AttentionBlocks(nn.ModuleDict):
         options = {**default_options(arch), **spec.options}
         super().__init__(
             {
-                side: attention_block(widths[stage], options["attention"], options["attn_ratio"], spectral=spectral)
+                side: attention_block(
+                    widths[stage],
+                    options["attention"],
+                    options["attn_ratio"],
+                    spectral=spectral,
+                    qk_norm=options.get("qk_norm", "none"),
+                )
                 for stage, side in places.items()
             }
         )

@@ -20,7 +20,9 @@ from sagan_cli.model.layers import SPECTRAL, ConditionalBatchNorm2d, LayerTypes,
 from sagan_cli.ops.precision import no_autocast, wide
 
 ARCH = "sagan"
-OPTIONS = {name: ATTENTION[name] for name in ("attention", "attn_ratio")} | {"spectral_norm": ("both", "d", "none")}
+OPTIONS = {name: ATTENTION[name] for name in ("attention", "attn_ratio", "qk_norm")} | {
+    "spectral_norm": ("both", "d", "none")
+}
 """The options of `sagan`, and their values."""
 MAX_MULTIPLIER = 16
 

@@ -23,7 +23,9 @@ from sagan_cli.model.layers import ConditionalBatchNorm2d, LayerTypes, layer_typ
 from sagan_cli.ops.precision import no_autocast, wide
 
 ARCH = "sagan-cifar"
-OPTIONS = {name: ATTENTION[name] for name in ("attention", "attn_ratio")} | {"spectral_norm": ("both", "d", "none")}
+OPTIONS = {name: ATTENTION[name] for name in ("attention", "attn_ratio", "qk_norm")} | {
+    "spectral_norm": ("both", "d", "none")
+}
 """The options of `sagan-cifar`, and their values."""
 
 
