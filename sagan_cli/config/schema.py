@@ -17,7 +17,8 @@ from sagan_cli.plugins import registry
 AUTO = "auto"
 """The value of a setting that the architecture decides."""
 CHOSEN_KEYS = (
-    "train.loss", "train.penalty", "model.spectral_norm", "model.qk_norm", "train.d_lr", "train.g_lr", "train.augment", "data.flip",
+    "train.loss", "train.penalty", "model.spectral_norm", "model.qk_norm", "train.d_lr", "train.g_lr", "train.augment",
+    "data.flip",
 )  # fmt: skip
 """Settings that the default recipe chooses from the data (`config/recipe.py`)."""
 OBJECTIVE_KEYS = {"train.loss", "train.penalty", "train.d_lr", "train.g_lr"}

@@ -101,7 +101,10 @@ def test_the_file_says_what_it_is_and_nothing_of_the_machine(tmp_path: Path) -> 
 
 
 def test_attention_outputs_are_the_maps_of_the_pass_computed_once(tmp_path: Path) -> None:
-    made = tiny(64, 32, attn_at=(16, 32), num_classes=2, channels=4)
+    made = tiny(
+        64, 32, attn_at=(16, 32), num_classes=2, channels=4, base_width=8,
+        options={"qk_norm": "rms", "spectral_norm": "none"},
+    )  # fmt: skip
     write_onnx(made, tmp_path / "g.onnx", attention=True, notify=pytest.fail)
     model = session(tmp_path / "g.onnx")
     shapes = {o.name: o.shape for o in model.get_outputs()}
@@ -112,7 +115,7 @@ def test_attention_outputs_are_the_maps_of_the_pass_computed_once(tmp_path: Path
     with record_maps(made.generator) as seen, torch.no_grad():
         made.generator(torch.from_numpy(feed["latent"]), torch.from_numpy(feed["class"]))
     for name, have in zip(("16", "32"), model.run(["attention_16", "attention_32"], feed), strict=True):
-        np.testing.assert_allclose(have, seen[name].maps.numpy(), atol=1e-6)
+        np.testing.assert_allclose(have, seen[name].maps.numpy(), rtol=1e-5, atol=1e-6)
         assert have.std() > 1e-4  # not flat, or the comparison would say little
     graph = onnx.load(tmp_path / "g.onnx").graph
     maps = {n.output[0]: n for n in graph.node if n.op_type == "Softmax"}

@@ -24,7 +24,7 @@ from sagan_cli.ops import dot_product_attention as attention
 KINDS = {
     "grey-without-attention-or-classes": lambda: tiny(channels=1, attn_at=()),
     "several-attentions-and-classes": lambda: tiny(32, 32, num_classes=5, attn_at=(8, 16), latent=5),
-    "wide": lambda: tiny(32, 128, attn_at=(32,), num_classes=3),
+    "wide": lambda: tiny(32, 128, attn_at=(32,), num_classes=3, options={"qk_norm": "rms", "spectral_norm": "none"}),
     "a-plugin": lambda: trained(Plain(spec := ModelSpec(12, 8, 3, 4, 6)), spec, "plain"),
 }
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.errors import UsageError
-from sagan_cli.model.attention_blocks import KINDS, NonLocal, Residual, attention_block
+from sagan_cli.model.attention_blocks import KINDS, QK_NORMS, NonLocal, Residual, attention_block
 from sagan_cli.model.layers import SpectralNormed
 from sagan_cli.model.sagan import build
 
@@ -60,6 +60,9 @@ def restated(made: Any, kind: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Output (C, H, W) and map (N, M) of one picture, in loops that a reader can follow."""
     pooled = kind == "official"
     q, k, v = project(made.query, x), project(made.key, x, pooled), project(made.value, x, pooled)
+    if getattr(made, "scale", None) is not None:
+        q, k = (rows / np.sqrt((rows**2).mean(1, keepdims=True) + 1e-6) for rows in (q, k))
+        q = q * (made.scale.item() / np.sqrt(q.shape[1]))
     beta = np.zeros((len(q), len(k)))
     for i in range(len(q)):
         scores = np.array([q[i] @ k[j] for j in range(len(k))])
@@ -71,9 +74,12 @@ def restated(made: Any, kind: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return x + 0.7 * o.T.reshape(x.shape), beta
 
 
+@pytest.mark.parametrize("qk_norm", QK_NORMS)
 @pytest.mark.parametrize("kind", ATTENDING)
-def test_each_form_is_its_formula(kind: str) -> None:
-    made, x = block(kind), picture()
+def test_each_form_is_its_formula(kind: str, qk_norm: str) -> None:
+    made, x = block(kind, ratio=4, qk_norm=qk_norm), picture()
+    if qk_norm == "rms" and kind != "nonlocal":
+        made.scale.data.fill_(1.7)
     with torch.no_grad():
         found, maps = made(torch.from_numpy(x)), made.maps(torch.from_numpy(x))
     for b in range(len(x)):
@@ -82,6 +88,17 @@ def test_each_form_is_its_formula(kind: str) -> None:
         np.testing.assert_allclose(maps[b], beta, atol=1e-12)
     np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-12)
     assert maps.shape[2] == (SIDE * SIDE // 4 if kind == "official" else SIDE * SIDE)
+
+
+def test_normalised_scores_stay_small_and_have_a_gradient_however_large_the_features_are() -> None:
+    x = torch.from_numpy(picture()).mul(100).requires_grad_()
+    plain, normed = (block("official", spectral=False, qk_norm=name) for name in QK_NORMS)
+    with torch.no_grad():
+        assert float(plain.maps(x).amax(-1).median()) > 0.99  # one-hot
+        assert float(normed.maps(x).amax(-1).median()) < 0.5
+    normed(x).square().sum().backward()
+    assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in normed.parameters())
+    torch.testing.assert_close(normed.maps(x), normed.maps(x / 100), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("spectral", [True, False])
@@ -152,8 +169,9 @@ def test_what_is_added_depends_on_every_position(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_penalties_differentiate_twice_through_each(kind: str) -> None:
-    made, x = block(kind), torch.from_numpy(picture(1)).requires_grad_()
+@pytest.mark.parametrize("qk_norm", QK_NORMS)
+def test_penalties_differentiate_twice_through_each(kind: str, qk_norm: str) -> None:
+    made, x = block(kind, qk_norm=qk_norm), torch.from_numpy(picture(1)).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda v: made(v)[:, :1, :2, :2], (x,), atol=1e-4)
 
 
