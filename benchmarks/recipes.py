@@ -86,6 +86,16 @@ RECIPES: dict[str, str] = {
     "half-gamma8-falls-lr2-batch16-qk": f"{_penalties('cosine:8:0.8:100%')} {HALF2} --batch 16 --qk-norm rms",
     "half-gamma2-falls-lr2-batch16-qk": f"{_penalties('cosine:2:0.2:100%')} {HALF2} --batch 16 --qk-norm rms",
     "half-gamma1-falls-lr4-batch16-qk": f"{_penalties('cosine:1:0.1:100%')} {HALF4} --batch 16 --qk-norm rms",
+    **{
+        f"half-gamma{g}-falls-lr4-batch16-qk-clip20": f"{_penalties(f'cosine:{g}:{g / 10:g}:100%')} {HALF4} --batch 16 "
+        "--qk-norm rms --grad-clip 20"
+        for g in (0.5, 1, 2, 4, 8)
+    },
+    **{
+        f"half-gamma{g}-falls-lr2-batch16-qk-clip20": f"{_penalties(f'cosine:{g}:{g / 10:g}:100%')} {HALF2} --batch 16 "
+        "--qk-norm rms --grad-clip 20"
+        for g in (1, 2, 4, 8)
+    },
     "half-gamma2-falls-lr4-batch16": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16",
     "half-gamma2-falls-lr4": f"{_penalties('cosine:2:0.2:100%')} {HALF4}",
     "half-gamma5-falls-lr4": f"{_penalties('cosine:5:0.2:100%')} {HALF4}",

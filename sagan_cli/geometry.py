@@ -18,6 +18,15 @@ MAX_START_CELLS = 256
 """Largest start grid, 16x16: above it the first linear layer would have most of the cost."""
 
 
+MAX_MULTIPLIER = 16
+"""Largest width of a feature map of `sagan`, in multiples of the width at full resolution."""
+
+
+def channels_at(base_width: int, halvings: int) -> int:
+    """Return the channels of a `sagan` map of 1 / 2^halvings of the image's side."""
+    return base_width * min(MAX_MULTIPLIER, 1 << halvings)
+
+
 @dataclass(frozen=True)
 class Geometry:
     """A start grid and the number of times it is doubled."""

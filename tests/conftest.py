@@ -53,6 +53,7 @@ SLOW = (
     "export/test_program.py::test_every_kind_of_generator_draws_the_same_as_a_program[several",
     "export/test_program.py::test_every_kind_of_generator_draws_the_same_as_a_program[grey",
     "export/test_onnx.py::test_every_kind_of_generator_draws_the_same_in_onnxruntime[sagan-128",
+    "plugins/test_example_packages.py::test_every_example_is_used_by_flag_and_recorded",
 )  # fmt: skip
 
 

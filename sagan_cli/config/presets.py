@@ -24,7 +24,7 @@ _LAPTOP = {
 _BASE = {"model.width": 64, "train.batch": 64, "train.steps": 100_000}
 _HINGE = {
     "train.loss": "hinge", "train.penalty": "", "model.spectral_norm": "auto", "model.qk_norm": "auto",
-    "train.augment": "", "train.ada": 0.0,
+    "train.augment": "", "train.ada": 0.0, "train.grad_clip": 0.0,
 }  # fmt: skip
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {

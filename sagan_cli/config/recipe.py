@@ -13,11 +13,18 @@ from typing import Any
 
 from sagan_cli.config.resolve import RECIPE, Resolved, flatten
 from sagan_cli.config.schema import SETTINGS, build, current_keys
+from sagan_cli.geometry import channels_at, geometry
 
 GAMMA = (2.0, 0.2)
 """Weight of R1 and R2 at 32x32 pixels at the start and at the end of a run; both grow with the number of pixels."""
-RATES: Mapping[str | None, tuple[float, float]] = {"laptop": (16e-4, 8e-4), "base": (4e-4, 1e-4)}
-"""Preset -> learning rates of D and G; those of `base` are the paper's, and are not measured with this recipe."""
+RATES, CHANNELS = (16e-4, 8e-4), 256
+"""Learning rates of D and G for networks of at most so many channels; wider ones have proportionally lower rates.
+
+An update of Adam changes every weight by about the learning rate, so the change of a layer's output grows with the
+number of its inputs (Yang et al. 2022, arXiv 2203.03466). At 64 pixels these rates made a run diverge at step 550.
+"""
+MAX_NORM = 20.0
+"""Largest norm of a gradient; most are below 12."""
 INTERVAL = 4
 """Updates of the discriminator per penalty."""
 FEW = 5_000
@@ -55,19 +62,20 @@ def choose(resolved: Resolved, facts: DataFacts) -> list[Part]:
         return []
     start, end = (f"{gamma * facts.height * facts.width / 32**2:.3g}" for gamma in GAMMA)
     weight = f"cosine:{start}:{end}:100%/{INTERVAL}"
-    d_lr, g_lr = RATES[resolved.preset]
+    widest = channels_at(resolved.config.model.width, geometry(facts.height, facts.width).stages)
+    d_lr, g_lr = (float(f"{rate * min(1, CHANNELS / widest):.2g}") for rate in RATES)
     parts = [
         Part(
             {
-                "train.loss": "relativistic", "model.spectral_norm": "none",
-                "train.penalty": f"r1={weight},r2={weight}",
+                "train.loss": "relativistic", "model.spectral_norm": "none", "model.qk_norm": "rms",
+                "train.penalty": f"r1={weight},r2={weight}", "train.grad_clip": MAX_NORM,
             },
             f"relativistic pairing with R1 and R2 (gamma {start}, falling to {end}) in place of the hinge loss and "
-            "spectral norm, for variety",
+            "spectral norm, for variety; queries and keys of the attention normalised instead",
         ),
         Part(
             {"train.d_lr": f"linear:{d_lr}:0.0:50%-100%", "train.g_lr": f"linear:{g_lr}:0.0:50%-100%"},
-            f"learning rates {d_lr:g} and {g_lr:g}, falling to 0 over the second half",
+            f"learning rates {d_lr:g} and {g_lr:g} for {widest} channels, falling to 0 over the second half",
         ),
     ]  # fmt: skip
     if facts.images < FEW:

@@ -18,10 +18,10 @@ AUTO = "auto"
 """The value of a setting that the architecture decides."""
 CHOSEN_KEYS = (
     "train.loss", "train.penalty", "model.spectral_norm", "model.qk_norm", "train.d_lr", "train.g_lr", "train.augment",
-    "data.flip",
+    "train.grad_clip", "data.flip",
 )  # fmt: skip
 """Settings that the default recipe chooses from the data (`config/recipe.py`)."""
-OBJECTIVE_KEYS = {"train.loss", "train.penalty", "train.d_lr", "train.g_lr"}
+OBJECTIVE_KEYS = {"train.loss", "train.penalty", "train.grad_clip", "train.d_lr", "train.g_lr"}
 """Those of them that depend on whether the networks have spectral norm."""
 RECIPE_KEYS = (*CHOSEN_KEYS, "train.batch", "train.steps")
 """These, and settings of its preset that belong to it. A resumed run keeps those that the user left open."""

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.geometry import MIN_STAGES, geometry
+from sagan_cli.geometry import MIN_STAGES, channels_at, geometry
 from sagan_cli.importing import layers
 from sagan_cli.importing.foreign import Converted, Foreign
-from sagan_cli.model.sagan import MAX_MULTIPLIER
 
 CIFAR_MULTIPLIER = 4
 """`sagan-cifar` has 4 `base_width` channels on every map."""
@@ -115,7 +114,7 @@ def _recognised(foreign: Foreign, naming: Naming, layout: Layout, widths: list[i
     if rows != widths[0] * 16:
         raise foreign.refuse(weight, f"{rows} rows do not make a 4x4 grid of {widths[0]} channels")
     side, last = 4 << stages, widths[-1]
-    released = [last * min(MAX_MULTIPLIER, 1 << (stages - i)) for i in range(stages + 1)]
+    released = [channels_at(last, stages - i) for i in range(stages + 1)]
     if widths == released:
         arch, base = "sagan", last
     elif len(set(widths)) == 1 and last % CIFAR_MULTIPLIER == 0:

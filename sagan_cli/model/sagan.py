@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
-from sagan_cli.geometry import check_attention, geometry
+from sagan_cli.geometry import channels_at, check_attention, geometry
 from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, AttentionNetwork, checked_options
 from sagan_cli.model.blocks import DownBlock, UpBlock
 from sagan_cli.model.layers import SPECTRAL, ConditionalBatchNorm2d, LayerTypes, layer_types
@@ -24,12 +24,6 @@ OPTIONS = {name: ATTENTION[name] for name in ("attention", "attn_ratio", "qk_nor
     "spectral_norm": ("both", "d", "none")
 }
 """The options of `sagan`, and their values."""
-MAX_MULTIPLIER = 16
-
-
-def channels_at(spec: ModelSpec, halvings: int) -> int:
-    """Return the channels of a map of 1 / 2^halvings of the image's side."""
-    return spec.base_width * min(MAX_MULTIPLIER, 1 << halvings)
 
 
 class SAGANGenerator(AttentionNetwork):
@@ -39,7 +33,7 @@ class SAGANGenerator(AttentionNetwork):
         super().__init__()
         grid = geometry(spec.height, spec.width)
         self.start = (grid.start_height, grid.start_width)
-        widths = [channels_at(spec, grid.stages - i) for i in range(grid.stages + 1)]
+        widths = [channels_at(spec.base_width, grid.stages - i) for i in range(grid.stages + 1)]
         self.linear = types.linear(spec.latent, widths[0] * grid.start_height * grid.start_width)
         self.blocks = nn.ModuleList(UpBlock(i, o, spec.num_classes, types) for i, o in pairwise(widths))
         places = {k - 1: str(side) for side, k in grid.attention_sites().items() if side in spec.attn_at}
@@ -63,9 +57,9 @@ class SAGANDiscriminator(AttentionNetwork):
     def __init__(self, spec: ModelSpec, types: LayerTypes = SPECTRAL) -> None:
         super().__init__()
         grid = geometry(spec.height, spec.width)
-        widths = [spec.channels] + [channels_at(spec, i) for i in range(grid.stages)]
+        widths = [spec.channels] + [channels_at(spec.base_width, i) for i in range(grid.stages)]
         downs = [DownBlock(i, o, first=(n == 0), types=types) for n, (i, o) in enumerate(pairwise(widths))]
-        top = channels_at(spec, grid.stages)
+        top = channels_at(spec.base_width, grid.stages)
         self.blocks = nn.ModuleList([*downs, DownBlock(widths[-1], top, down=False, types=types)])
         sites = {side: grid.stages - k for side, k in reversed(grid.attention_sites().items())}  # large maps first
         places = {n - 1: str(side) for side, n in sites.items() if side in spec.attn_at}

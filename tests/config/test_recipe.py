@@ -31,6 +31,17 @@ def test_it_is_chosen_from_the_data() -> None:
     assert r.sources["train.loss"] == r.sources["train.penalty"] == "recipe"
     weight = lambda side: float(chosen(resolved(), side=side).config.train.penalty.split(":")[1])  # noqa: E731
     assert weight(64) == 4 * weight(32)
+    rates = lambda r, side=64: [  # noqa: E731
+        float(chosen(r, side=side).config.get(f"train.{name}_lr").split(":")[1]) for name in "dg"
+    ]
+    assert (
+        rates(resolved(), side=32)
+        == rates(resolved(model__width=16))
+        == rates(resolved(model__width=2))
+        == [16e-4, 8e-4]
+    )
+    assert rates(resolved()) == rates(resolved(), side=128) == [8e-4, 4e-4]
+    assert rates(resolved("base")) == [4e-4, 2e-4]
     few = chosen(resolved(), images=500)
     assert few.config.train.augment.startswith("color=cosine:0:0.3:100%,translation=")
     assert few.config.data.flip
