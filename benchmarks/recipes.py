@@ -49,6 +49,17 @@ def _penalties(r1: str, r2: str = "", every: int = 4) -> str:
 
 RECIPES: dict[str, str] = {
     "auto": "",
+    "auto-no-augmentation": "--set train.augment=",
+    "auto-no-attention": "--attn-at none",
+    "auto-no-qk-norm": "--qk-norm none",
+    "auto-no-grad-clip": "--grad-clip 0",
+    "auto-spectral-norm": "--spectral-norm both",
+    "auto-width48": "--width 48",
+    "auto-attention-8": "--attn-at 8",
+    "auto-attention-8-16": "--attn-at 8,16",
+    "auto-d2": "--d-steps 2",
+    "auto-batch8": "--batch 8",
+    "auto-batch32": "--batch 32",
     "default-0.1": "--loss hinge",
     "trial": PAIRED,
     "cosine": f"{PAIRED} {COSINE}",
@@ -135,7 +146,7 @@ RECIPES: dict[str, str] = {
     "half-attn-none": f"{PAIRED} {HALF} --attn-at none",
     "half-augment0.3": f"{PAIRED} {HALF} --augment color=0.3,translation=0.3,cutout=0.3",
 }
-"""Name -> flags of `sagan train` beside `--preset laptop-hinge`; `auto` is the default recipe of `--preset laptop`."""
+"""Name -> flags of `sagan train` beside `--preset laptop-hinge`; those of `auto` change the default recipe."""
 
 DATASETS: dict[str, tuple[str, int]] = {
     "quadrupeds32": ("--data quadrupeds --size 32", 64_000),
@@ -169,11 +180,8 @@ class Experiment:
     def flags(self) -> list[str]:
         """Flags of `sagan train`, apart from --out."""
         where, images = DATASETS[self.dataset]
-        text = f"--preset {'laptop' if self.recipe == 'auto' else 'laptop-hinge'} {where} {RECIPES[self.recipe]}"
-        text += f" --seed {self.seed}"
-        words = text.split()
-        batch = int(words[words.index("--batch") + 1]) if "--batch" in words else 32
-        return [*words, "--steps", str(images // batch)]
+        preset = "laptop" if self.recipe.startswith("auto") else "laptop-hinge"
+        return f"--preset {preset} {where} {RECIPES[self.recipe]} --seed {self.seed} --kimg {images // 1000}".split()
 
 
 def run(experiment: Experiment, work: Path) -> None:

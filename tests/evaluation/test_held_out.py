@@ -176,3 +176,14 @@ def test_too_few_images_are_left_to_train_on(home: Path) -> None:
     assert b"120 images, 6 classes, 30 of them held out" in sagan(
         "train", "--resume", "run", "--steps", 4, cwd=home
     ).stderr  # fmt: skip
+
+
+def test_nearest_images_are_those_of_all_pairs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows, training = rng.normal(size=(7, 4)).astype(np.float32), rng.normal(size=(11, 4)).astype(np.float32)
+    training[9] = training[2]  # a tie: the first one counts
+    pairs = np.linalg.norm(rows[:, None].astype(float) - training[None], axis=-1)
+    monkeypatch.setattr("sagan_cli.evaluation.metrics.memorization.ROWS", 3)
+    distances, indices = nearest(rows, training)
+    np.testing.assert_allclose(distances, pairs.min(1), rtol=1e-12)
+    np.testing.assert_array_equal(indices, pairs.argmin(1))

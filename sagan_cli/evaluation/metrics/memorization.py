@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from sagan_cli.evaluation.metrics.bootstrap import FeatureArray, Floats
 
-BLOCK = 64 << 20
-"""Bytes of float64 distances in memory at once."""
+ROWS = 2048
+"""Images of each set that are compared at once: 32 MiB of distances, and their features in float64."""
 NAME = "memorization"
 
 
@@ -73,13 +73,17 @@ def nearest(rows: FeatureArray, training: FeatureArray) -> tuple[Floats, NDArray
     import numpy as np
     import torch
 
-    others = torch.from_numpy(np.array(training, np.float64))
-    step = max(1, BLOCK // (8 * len(others)))
-    found = [
-        torch.cdist(torch.from_numpy(np.array(rows[i : i + step], np.float64)), others).min(1)
-        for i in range(0, len(rows), step)
-    ]
-    distances, indices = (torch.cat([part[i] for part in found]).numpy() for i in (0, 1))
+    def blocks(features: FeatureArray) -> Iterator[tuple[int, torch.Tensor]]:
+        for start in range(0, len(features), ROWS):
+            yield start, torch.from_numpy(np.array(features[start : start + ROWS], np.float64))
+
+    distances, indices = np.full(len(rows), np.inf), np.zeros(len(rows), np.int64)
+    for start, some in blocks(rows):
+        here = slice(start, start + len(some))
+        for offset, others in blocks(training):
+            found, places = (part.numpy() for part in torch.cdist(some, others).min(1))
+            nearer = found < distances[here]
+            distances[here][nearer], indices[here][nearer] = found[nearer], places[nearer] + offset
     return distances, indices
 
 
