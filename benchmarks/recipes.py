@@ -1,10 +1,10 @@
 """Compare training recipes: recipe x dataset x seed at a fixed number of images shown, resumable.
 
     python benchmarks/recipes.py list                                   # recipes, datasets and sets
-    python benchmarks/recipes.py run --set screen32 --work recipes # two runs side by side, one thread each
+    python benchmarks/recipes.py run --set default32 --work recipes # two runs side by side, one thread each
     python benchmarks/recipes.py table                                  # the committed results as tables
 
-Each experiment trains with `sagan train --preset laptop-hinge` and the recipe's flags, then draws 2,040 images of the
+Each experiment trains with the recipe's flags of `sagan train` (`recipe`), then draws 2,040 images of the
 EMA and scores them with `sagan eval-fid --extractor classifier --metrics fid,prc,dc,structure`. A result is one JSON
 file under `docs/results/recipes/`; an experiment whose file exists is skipped, an interrupted training run resumes.
 """
@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,7 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results" / "recipes"
 SAMPLES = 2040
 FASHION = "/usr/share/datasets/fashion-mnist"
 
-PAIRED = "--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none"
-COSINE = "--d-lr cosine:4e-4:0:100% --g-lr cosine:2e-4:0:100%"
-HALF = "--d-lr linear:4e-4:0:50%-100% --g-lr linear:2e-4:0:50%-100%"
-HALF2 = "--d-lr linear:8e-4:0:50%-100% --g-lr linear:4e-4:0:50%-100%"
-HALF4 = "--d-lr linear:16e-4:0:50%-100% --g-lr linear:8e-4:0:50%-100%"
-LATE2 = "--d-lr linear:8e-4:0:75%-100% --g-lr linear:4e-4:0:75%-100%"
-LATE4 = "--d-lr linear:16e-4:0:75%-100% --g-lr linear:8e-4:0:75%-100%"
-COSINE2 = "--d-lr cosine:8e-4:0:100% --g-lr cosine:4e-4:0:100%"
-COSINE4 = "--d-lr cosine:16e-4:0:100% --g-lr cosine:8e-4:0:100%"
-"""Learning rates that fall on a cosine over the whole run, or linearly over its second half or last quarter."""
-
-
-def _penalties(r1: str, r2: str = "", every: int = 4) -> str:
-    terms = [f"r1={r1}/{every}"] + ([f"r2={r2 or r1}/{every}"] if r2 != "0" else [])
-    return f"--loss relativistic --spectral-norm none --penalty {','.join(terms)}"
-
-
-RECIPES: dict[str, str] = {
+AUTO: dict[str, str] = {
     "auto": "",
     "auto-no-augmentation": "--set train.augment=",
     "auto-no-attention": "--attn-at none",
@@ -55,98 +39,107 @@ RECIPES: dict[str, str] = {
     "auto-no-grad-clip": "--grad-clip 0",
     "auto-spectral-norm": "--spectral-norm both",
     "auto-width48": "--width 48",
-    "auto-attention-8": "--attn-at 8",
-    "auto-attention-8-16": "--attn-at 8,16",
+    "auto-attention8": "--attn-at 8",
+    "auto-attention8,16": "--attn-at 8,16",
     "auto-d2": "--d-steps 2",
     "auto-batch8": "--batch 8",
     "auto-batch32": "--batch 32",
-    "default-0.1": "--loss hinge",
-    "trial": PAIRED,
-    "cosine": f"{PAIRED} {COSINE}",
-    "cosine-lr2": f"{PAIRED} {COSINE2}",
-    "cosine-lr4": f"{PAIRED} {COSINE4}",
-    "half": f"{PAIRED} {HALF}",
-    "half-lr2": f"{PAIRED} {HALF2}",
-    "half-equal4": f"{PAIRED} --d-lr linear:4e-4:0:50%-100% --g-lr linear:4e-4:0:50%-100%",
-    "half-gamma0.02": f"{_penalties('0.02')} {HALF}",
-    "half-gamma0.5": f"{_penalties('0.5')} {HALF}",
-    "half-gamma2": f"{_penalties('2')} {HALF}",
-    "half-gamma0.5-lr2": f"{_penalties('0.5')} {HALF2}",
-    "half-gamma0.5-lr4": f"{_penalties('0.5')} {HALF4}",
-    "half-gamma0.5-lr2-batch16": f"{_penalties('0.5')} {HALF2} --batch 16",
-    "half-gamma0.5-lr2-ema2k": f"{_penalties('0.5')} {HALF2} --ema-halflife 2000",
-    "half-gamma0.5-lr2-beta2-0.9": f"{_penalties('0.5')} {HALF2} --beta2 0.9",
-    "half-gamma0.5-lr2-equal": f"{_penalties('0.5')} --d-lr linear:6e-4:0:50%-100% --g-lr linear:6e-4:0:50%-100%",
-    "half-gamma0.5-lr2-width48": f"{_penalties('0.5')} {HALF2} --width 48",
-    "half-gamma2-falls-lr2-batch16": f"{_penalties('cosine:2:0.2:100%')} {HALF2} --batch 16",
-    "half-gamma2-falls-lr2-batch8": f"{_penalties('cosine:2:0.2:100%')} {HALF2} --batch 8",
-    "half-gamma8-falls-lr2-batch16": f"{_penalties('cosine:8:0.8:100%')} {HALF2} --batch 16",
-    "half-gamma8-falls-lr1-batch16": f"{_penalties('cosine:8:0.8:100%')} {HALF} --batch 16",
-    "half-gamma1-falls-lr4-batch16": f"{_penalties('cosine:1:0.1:100%')} {HALF4} --batch 16",
-    "half-gamma2-falls-far-lr4-batch16": f"{_penalties('cosine:2:0.05:100%')} {HALF4} --batch 16",
-    "late-gamma2-falls-lr4-batch16": f"{_penalties('cosine:2:0.2:100%')} {LATE4} --batch 16",
-    "half-gamma2-falls-lr4-batch16-beta2-0.9": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16 --beta2 0.9",
-    "half-gamma2-falls-lr3-batch8": f"{_penalties('cosine:2:0.2:100%')} --batch 8 "
-    "--d-lr linear:12e-4:0:50%-100% --g-lr linear:6e-4:0:50%-100%",
-    "half-gamma2-falls-lr4-batch16-clip20": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16 --grad-clip 20",
-    "half-gamma2-falls-lr4-batch16-clip8": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16 --grad-clip 8",
-    "half-gamma8-falls-lr2-batch16-clip20": f"{_penalties('cosine:8:0.8:100%')} {HALF2} --batch 16 --grad-clip 20",
-    "half-gamma2-falls-lr2-batch16-clip20": f"{_penalties('cosine:2:0.2:100%')} {HALF2} --batch 16 --grad-clip 20",
-    "half-gamma1-falls-lr4-batch16-clip20": f"{_penalties('cosine:1:0.1:100%')} {HALF4} --batch 16 --grad-clip 20",
-    "half-gamma2-falls-lr4-batch16-qk": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16 --qk-norm rms",
-    "half-gamma8-falls-lr2-batch16-qk": f"{_penalties('cosine:8:0.8:100%')} {HALF2} --batch 16 --qk-norm rms",
-    "half-gamma2-falls-lr2-batch16-qk": f"{_penalties('cosine:2:0.2:100%')} {HALF2} --batch 16 --qk-norm rms",
-    "half-gamma1-falls-lr4-batch16-qk": f"{_penalties('cosine:1:0.1:100%')} {HALF4} --batch 16 --qk-norm rms",
-    **{
-        f"half-gamma{g}-falls-lr4-batch16-qk-clip20": f"{_penalties(f'cosine:{g}:{g / 10:g}:100%')} {HALF4} --batch 16 "
-        "--qk-norm rms --grad-clip 20"
-        for g in (0.5, 1, 2, 4, 8)
-    },
-    **{
-        f"half-gamma{g}-falls-lr2-batch16-qk-clip20": f"{_penalties(f'cosine:{g}:{g / 10:g}:100%')} {HALF2} --batch 16 "
-        "--qk-norm rms --grad-clip 20"
-        for g in (1, 2, 4, 8)
-    },
-    "half-gamma2-falls-lr4-batch16": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16",
-    "half-gamma2-falls-lr4": f"{_penalties('cosine:2:0.2:100%')} {HALF4}",
-    "half-gamma5-falls-lr4": f"{_penalties('cosine:5:0.2:100%')} {HALF4}",
-    "half-gamma2-falls-far-lr4": f"{_penalties('cosine:2:0.05:100%')} {HALF4}",
-    "late-gamma2-falls-lr2": f"{_penalties('cosine:2:0.2:100%')} {LATE2}",
-    "half-gamma2-falls-lr2-width48": f"{_penalties('cosine:2:0.2:100%')} {HALF2} --width 48",
-    "late-gamma0.5-lr2": f"{_penalties('0.5')} {LATE2}",
-    "late-gamma0.5-lr4": f"{_penalties('0.5')} {LATE4}",
-    "half-gamma1-lr4": f"{_penalties('1')} {HALF4}",
-    "half-gamma1-lr2": f"{_penalties('1')} {HALF2}",
-    "half-gamma2-falls-lr2": f"{_penalties('cosine:2:0.2:100%')} {HALF2}",
-    "cosine-gamma0.5-lr2": f"{_penalties('0.5')} {COSINE2}",
-    "cosine-gamma0.5-lr4": f"{_penalties('0.5')} {COSINE4}",
-    "half-gamma-falls": f"{_penalties('cosine:0.5:0.05:100%')} {HALF}",
-    "half-r1-only": f"{_penalties('0.1', '0')} {HALF}",
-    "half-every1": f"{_penalties('0.1', every=1)} {HALF}",
-    "half-every8": f"{_penalties('0.1', every=8)} {HALF}",
-    "half-every16": f"{_penalties('0.1', every=16)} {HALF}",
-    "half-beta2-rises": f"{PAIRED} {HALF} --beta2 cosine:0.9:0.99:100%",
-    "half-beta2-0.999": f"{PAIRED} {HALF} --beta2 0.999",
-    "half-ema2k": f"{PAIRED} {HALF} --ema-halflife 2000",
-    "half-ema10k": f"{PAIRED} {HALF} --ema-halflife 10000",
-    "half-batch16": f"{PAIRED} {HALF} --batch 16",
-    "half-batch64": f"{PAIRED} {HALF} --batch 64",
-    "half-d2": f"{PAIRED} {HALF} --d-steps 2",
-    "half-sn-d": f"--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm d {HALF}",
-    "half-sn-both": f"--loss relativistic --penalty r1=0.1/4,r2=0.1/4 --spectral-norm both {HALF}",
-    "half-hinge": f"--loss hinge --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {HALF}",
-    "half-nonsat": f"--loss non-saturating --penalty r1=0.1/4,r2=0.1/4 --spectral-norm none {HALF}",
-    **{f"system-{name}": f"--system {name}" for name in ("port", "official", "sngan-d", "wgan-gp")},
-    **{
-        f"few-augment{p}": f"{_penalties('cosine:2:0.2:100%')} {HALF4} --batch 16 --flip --augment "
-        + ",".join(f"{name}=cosine:0:{p}:100%" for name in ("color", "translation", "cutout"))
-        for p in ("0", "0.1", "0.3", "0.6")
-    },
-    "half-attn8": f"{PAIRED} {HALF} --attn-at 8",
-    "half-attn-none": f"{PAIRED} {HALF} --attn-at none",
-    "half-augment0.3": f"{PAIRED} {HALF} --augment color=0.3,translation=0.3,cutout=0.3",
 }
-"""Name -> flags of `sagan train` beside `--preset laptop-hinge`; those of `auto` change the default recipe."""
+"""Name -> flags of `sagan train --preset laptop`: the default recipe, and single changes of it."""
+NAMED: dict[str, str] = {
+    "default-0.1": "--loss hinge",
+    **{f"system-{name}": f"--system {name}" for name in ("port", "official", "sngan-d", "wgan-gp")},
+}
+"""Name -> flags of `sagan train --preset laptop-hinge`. Other recipes are composed of `LEVERS`."""
+
+
+@dataclass
+class Levers:
+    """A recipe with relativistic pairing, R1 and R2: `trial`, and what the words of its name change."""
+
+    loss: str = "relativistic"
+    spectral_norm: str = "none"
+    gamma: str = "0.1"
+    r2: bool = True
+    every: int = 4
+    d_lr: float = 4e-4
+    g_lr: float = 2e-4
+    decay: str = ""
+    more: list[str] = field(default_factory=list)
+
+    def flags(self) -> str:
+        """Return the flags of `sagan train --preset laptop-hinge`."""
+        penalty = f"r1={self.gamma}/{self.every}" + (f",r2={self.gamma}/{self.every}" if self.r2 else "")
+        parts = [f"--loss {self.loss} --penalty {penalty} --spectral-norm {self.spectral_norm}"]
+        if self.decay:
+            parts += [f"--{x}-lr {self.decay.format(f'{rate:g}')}" for x, rate in (("d", self.d_lr), ("g", self.g_lr))]
+        return " ".join([*parts, *self.more])
+
+
+def _set(**values: Any) -> Callable[[Levers, re.Match[str]], None]:
+    def change(levers: Levers, found: re.Match[str]) -> None:
+        for name, value in values.items():
+            setattr(levers, name, value(found) if callable(value) else value)
+
+    return change
+
+
+def _add(flags: str) -> Callable[[Levers, re.Match[str]], None]:
+    return lambda levers, found: levers.more.append(found.expand(flags))
+
+
+LEVERS: tuple[tuple[str, Callable[[Levers, re.Match[str]], None]], ...] = (
+    ("trial", _set()),
+    ("half", _set(decay="linear:{}:0:50%-100%")),
+    ("late", _set(decay="linear:{}:0:75%-100%")),
+    ("cosine", _set(decay="cosine:{}:0:100%")),
+    (r"lr([\d.]+)", _set(d_lr=lambda m: 4e-4 * float(m[1]), g_lr=lambda m: 2e-4 * float(m[1]))),
+    (r"rates([\d.e-]+),([\d.e-]+)", _set(d_lr=lambda m: float(m[1]), g_lr=lambda m: float(m[2]))),
+    (r"gamma([\d.]+)-falls-far", _set(gamma=lambda m: f"cosine:{m[1]}:{float(m[1]) / 40:g}:100%")),
+    (r"gamma([\d.]+)-falls", _set(gamma=lambda m: f"cosine:{m[1]}:{float(m[1]) / 10:g}:100%")),
+    (r"gamma([\d.]+)", _set(gamma=lambda m: m[1])),
+    ("r1-only", _set(r2=False)),
+    (r"every(\d+)", _set(every=lambda m: int(m[1]))),
+    ("sn-(d|both)", _set(spectral_norm=lambda m: m[1])),
+    ("hinge", _set(loss="hinge")),
+    ("nonsat", _set(loss="non-saturating")),
+    (r"batch(\d+)", _add(r"--batch \1")),
+    (r"width(\d+)", _add(r"--width \1")),
+    (r"d(\d+)", _add(r"--d-steps \1")),
+    ("beta2-rises", _add("--beta2 cosine:0.9:0.99:100%")),
+    (r"beta2-([\d.]+)", _add(r"--beta2 \1")),
+    (r"ema(\d+)k", _add(r"--ema-halflife \g<1>000")),
+    ("qk", _add("--qk-norm rms")),
+    (r"clip(\d+)", _add(r"--grad-clip \1")),
+    (r"attn(none|\d+)", _add(r"--attn-at \1")),
+    (r"augment([\d.]+)", _add(
+        r"--flip --augment color=cosine:0:\1:100%,translation=cosine:0:\1:100%,cutout=cosine:0:\1:100%"
+    )),
+)  # fmt: skip
+"""Pattern of a word in a recipe's name -> what it changes. To add a lever, add a row."""
+
+
+def recipe(name: str) -> tuple[str, str]:
+    """Return the preset and the flags of a recipe by its name, as in `half-gamma2-falls-lr4-batch16`.
+
+    Raises:
+        SystemExit: a name that is not composed of `LEVERS`, from the first lever that fits to the last.
+    """
+    if name in AUTO:
+        return "laptop", AUTO[name]
+    if name in NAMED:
+        return "laptop-hinge", NAMED[name]
+    levers, rest = Levers(), name
+    while rest:
+        for pattern, change in LEVERS:
+            if found := re.match(f"{pattern}(?:-|$)", rest):
+                change(levers, found)
+                rest = rest[found.end() :]
+                break
+        else:
+            raise SystemExit(f"--recipes {name}: unknown from '{rest}' on; see 'list'")
+    return "laptop-hinge", levers.flags()
+
 
 DATASETS: dict[str, tuple[str, int]] = {
     "quadrupeds32": ("--data quadrupeds --size 32", 64_000),
@@ -160,7 +153,11 @@ DATASETS: dict[str, tuple[str, int]] = {
 """Name -> flags of `sagan train`, images shown."""
 
 SETS: dict[str, tuple[list[str], list[str], list[int]]] = {
-    "screen32": (list(RECIPES), ["quadrupeds32"], [0, 1]),
+    "default32": (["auto"], ["quadrupeds32", "fashion32"], [0, 1, 2, 3, 4]),
+    "default64": (["auto"], ["quadrupeds64"], [0, 1, 2]),
+    "levers32": (list(AUTO), ["quadrupeds32"], [0, 1]),
+    "published32": (list(NAMED), ["quadrupeds32"], [0]),
+    "few32": (["auto", "auto-no-augmentation"], ["quadrupeds32-500", "quadrupeds32-2000", "quadrupeds32-5000"], [0, 1]),
 }
 """Name -> recipes, datasets, seeds."""
 
@@ -180,8 +177,8 @@ class Experiment:
     def flags(self) -> list[str]:
         """Flags of `sagan train`, apart from --out."""
         where, images = DATASETS[self.dataset]
-        preset = "laptop" if self.recipe.startswith("auto") else "laptop-hinge"
-        return f"--preset {preset} {where} {RECIPES[self.recipe]} --seed {self.seed} --kimg {images // 1000}".split()
+        preset, flags = recipe(self.recipe)
+        return f"--preset {preset} {where} {flags} --seed {self.seed} --kimg {images // 1000}".split()
 
 
 def run(experiment: Experiment, work: Path) -> None:
@@ -264,7 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=["list", "run", "table"])
     parser.add_argument("--set", choices=list(SETS), help="a named set of experiments")
-    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=[])
+    parser.add_argument("--recipes", nargs="+", default=[], help="names; see list")
     parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=["quadrupeds32"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--work", type=Path, default=Path("recipes"), help="folder of runs and caches")
@@ -276,10 +273,11 @@ def main() -> None:
     chosen = SETS[arguments.set] if arguments.set else (arguments.recipes, arguments.datasets, arguments.seeds)
     todo = list(experiments(*chosen))
     if arguments.action == "list":
-        for name, flags in RECIPES.items():
-            print(f"{name:16}", flags)
+        for name, flags in {**AUTO, **NAMED}.items():
+            print(f"{name:20}", flags)
+        print("or words joined by hyphens, as in half-gamma2-falls-lr4-batch16-qk:", *(p for p, _ in LEVERS))
         for name, (flags, images) in DATASETS.items():
-            print(f"{name:16}", flags, f"{images:,} images")
+            print(f"{name:20}", flags, f"{images:,} images")
         return
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for _ in pool.map(lambda e: run(e, arguments.work), todo):
