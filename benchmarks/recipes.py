@@ -38,6 +38,7 @@ AUTO: dict[str, str] = {
     "auto-no-qk-norm": "--qk-norm none",
     "auto-no-grad-clip": "--grad-clip 0",
     "auto-spectral-norm": "--spectral-norm both",
+    "auto-g-norm-none": "--g-norm none",
     "auto-width48": "--width 48",
     "auto-attention8": "--attn-at 8",
     "auto-attention8,16": "--attn-at 8,16",
@@ -110,6 +111,7 @@ LEVERS: tuple[tuple[str, Callable[[Levers, re.Match[str]], None]], ...] = (
     (r"beta2-([\d.]+)", _add(r"--beta2 \1")),
     (r"ema(\d+)k", _add(r"--ema-halflife \g<1>000")),
     ("qk", _add("--qk-norm rms")),
+    ("gnone", _add("--g-norm none")),
     (r"clip(\d+)", _add(r"--grad-clip \1")),
     (r"attn(none|\d+)", _add(r"--attn-at \1")),
     (r"augment([\d.]+)", _add(

@@ -25,7 +25,7 @@ OBJECTIVE_KEYS = {"train.loss", "train.penalty", "train.grad_clip", "train.d_lr"
 """Those of them that depend on whether the networks have spectral norm."""
 RECIPE_KEYS = (*CHOSEN_KEYS, "train.batch", "train.steps")
 """These, and settings of its preset that belong to it. A resumed run keeps those that the user left open."""
-OPTION_FLAGS = ("attention", "attn_ratio", "qk_norm", "spectral_norm")
+OPTION_FLAGS = ("attention", "attn_ratio", "qk_norm", "spectral_norm", "g_norm")
 """Options of an architecture that have a flag; all others are set by `--set model.options.NAME`."""
 
 
@@ -91,6 +91,11 @@ class ModelConfig:
         AUTO,
         "Networks with spectral norm; auto is the architecture's own.",
         choices=(AUTO, "both", "d", "none"),
+    )
+    g_norm: str = setting(
+        AUTO,
+        "Norm of the generator's blocks; none is a gain and a bias alone; auto is the architecture's own.",
+        choices=(AUTO, "batch", "none"),
     )
     options: dict[str, Any] = field(default_factory=dict, metadata={"help": "An architecture's own settings."})
 

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan_cli.contracts import ModelSpec
+from sagan_cli.model.attention_placement import ATTENTION, checked_options
 from sagan_cli.model.layers import SPECTRAL, ConditionalBatchNorm2d, LayerTypes
+
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    **{name: ATTENTION[name] for name in ("attention", "attn_ratio", "qk_norm")},
+    "spectral_norm": ("both", "d", "none"), "g_norm": ("batch", "none"),
+}  # fmt: skip
+"""Options of the networks built of these blocks, and their values."""
+
+
+def normalisation(spec: ModelSpec, arch: str) -> dict[str, str]:
+    """Return the options `spectral_norm` and `g_norm`, after checking all options.
+
+    Raises:
+        UsageError: unknown option or value.
+    """
+    options = checked_options(spec, arch, OPTIONS)
+    return {name: options[name] for name in ("spectral_norm", "g_norm")}
 
 
 class UpBlock(nn.Module):
-    """G: cBN, ReLU, double, conv, cBN, ReLU, conv; the shortcut doubles and always has a learned 1x1."""
+    """G: cBN, ReLU, double, conv, cBN, ReLU, conv; the shortcut doubles and always has a learned 1x1.
+
+    Without batch norm and spectral norm, the second convolution starts at 0, so that the variance of the features does
+    not grow with the number of blocks (Zhang et al. 2019, arXiv 1901.09321; R3GAN, Huang et al. 2024).
+    """
 
     def __init__(self, in_channels: int, out_channels: int, num_classes: int, types: LayerTypes = SPECTRAL) -> None:
         super().__init__()
-        self.norm0 = ConditionalBatchNorm2d(in_channels, num_classes)
+        self.norm0 = types.norm(in_channels, num_classes)
         self.conv0 = types.conv(in_channels, out_channels, 3)
-        self.norm1 = ConditionalBatchNorm2d(out_channels, num_classes)
+        self.norm1 = types.norm(out_channels, num_classes)
         self.conv1 = types.conv(out_channels, out_channels, 3)
         self.shortcut = types.conv(in_channels, out_channels, 1)
+        if types.norm is not ConditionalBatchNorm2d and not types.spectral:
+            nn.init.zeros_(self.conv1.weight)
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """(B, I, H, W) -> (B, O, 2H, 2W)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -154,40 +154,35 @@ class Embedding(nn.Embedding):
             super().reset_parameters()
 
 
-@dataclass(frozen=True)
-class LayerTypes:
-    """The layer classes of a network: all spectrally normalised, or none."""
-
-    conv: type[SNConv2d] | type[Conv2d]
-    linear: type[SNLinear] | type[Linear]
-    embedding: type[SNEmbedding] | type[Embedding]
-    spectral: bool
-
-
-SPECTRAL = LayerTypes(SNConv2d, SNLinear, SNEmbedding, True)
-PLAIN = LayerTypes(Conv2d, Linear, Embedding, False)
-
-
-def layer_types(spectral_norm: str) -> tuple[LayerTypes, LayerTypes]:
-    """Return the layers of G and of D for `both`, `d` or `none`, the networks with spectral norm."""
-    return SPECTRAL if spectral_norm == "both" else PLAIN, PLAIN if spectral_norm == "none" else SPECTRAL
-
-
-class ConditionalBatchNorm2d(nn.Module):
-    """Batch norm with a gain and a bias per class (de Vries et al. 2017), or shared when `num_classes` is 0.
+class ConditionalAffine2d(nn.Module):
+    """A gain and a bias for each channel and class, or shared when `num_classes` is 0.
 
     The tables are not spectrally normalised, as in the authors' release.
     """
 
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int, num_classes: int = 0, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, num_classes: int = 0) -> None:
         super().__init__()
         rows = max(num_classes, 1)
         self.gain = nn.Parameter(torch.ones(rows, channels))
         self.bias = nn.Parameter(torch.zeros(rows, channels))
         self.conditional = num_classes > 0
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Scale and shift x (B, C, H, W); y (B,) class indices, ignored without classes."""
+        if not self.conditional:
+            return modulate(x, self.gain, self.bias)
+        assert y is not None, "a class-conditional network needs labels"
+        return modulate(x, F.embedding(y, self.gain), F.embedding(y, self.bias))
+
+
+class ConditionalBatchNorm2d(ConditionalAffine2d):
+    """Batch norm with a gain and a bias for each class (de Vries et al. 2017), or shared when `num_classes` is 0."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, num_classes: int = 0, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__(channels, num_classes)
         self.momentum, self.eps = momentum, eps
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
@@ -197,10 +192,35 @@ class ConditionalBatchNorm2d(nn.Module):
         x = batch_norm(
             x, self.running_mean, self.running_var, training=self.training, momentum=self.momentum, eps=self.eps
         )
-        if not self.conditional:
-            return modulate(x, self.gain, self.bias)
-        assert y is not None, "a class-conditional network needs labels"
-        return modulate(x, F.embedding(y, self.gain), F.embedding(y, self.bias))
+        return super().forward(x, y)
+
+
+@dataclass(frozen=True)
+class LayerTypes:
+    """The layer classes of a network."""
+
+    conv: type[SNConv2d] | type[Conv2d]
+    linear: type[SNLinear] | type[Linear]
+    embedding: type[SNEmbedding] | type[Embedding]
+    spectral: bool
+    norm: type[ConditionalAffine2d] = ConditionalBatchNorm2d
+    """Norm of the generator's blocks."""
+
+
+SPECTRAL = LayerTypes(SNConv2d, SNLinear, SNEmbedding, True)
+PLAIN = LayerTypes(Conv2d, Linear, Embedding, False)
+
+
+def layer_types(spectral_norm: str, g_norm: str = "batch") -> tuple[LayerTypes, LayerTypes]:
+    """Return the layers of G and of D.
+
+    Args:
+        spectral_norm: the networks with spectral norm: `both`, `d` or `none`.
+        g_norm: the norm in G: `batch`, or `none` for a gain and a bias alone.
+    """
+    norm = ConditionalBatchNorm2d if g_norm == "batch" else ConditionalAffine2d
+    in_g = replace(SPECTRAL if spectral_norm == "both" else PLAIN, norm=norm)
+    return in_g, PLAIN if spectral_norm == "none" else SPECTRAL
 
 
 class Dropout(nn.Module):

@@ -14,16 +14,12 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import channels_at, check_attention, geometry
-from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, AttentionNetwork, checked_options
-from sagan_cli.model.blocks import DownBlock, UpBlock
-from sagan_cli.model.layers import SPECTRAL, ConditionalBatchNorm2d, LayerTypes, layer_types
+from sagan_cli.model.attention_placement import AttentionBlocks, AttentionNetwork
+from sagan_cli.model.blocks import DownBlock, UpBlock, normalisation
+from sagan_cli.model.layers import SPECTRAL, LayerTypes, layer_types
 from sagan_cli.ops.precision import no_autocast, wide
 
 ARCH = "sagan"
-OPTIONS = {name: ATTENTION[name] for name in ("attention", "attn_ratio", "qk_norm")} | {
-    "spectral_norm": ("both", "d", "none")
-}
-"""The options of `sagan`, and their values."""
 
 
 class SAGANGenerator(AttentionNetwork):
@@ -38,7 +34,7 @@ class SAGANGenerator(AttentionNetwork):
         self.blocks = nn.ModuleList(UpBlock(i, o, spec.num_classes, types) for i, o in pairwise(widths))
         places = {k - 1: str(side) for side, k in grid.attention_sites().items() if side in spec.attn_at}
         self.attention = AttentionBlocks(spec, places, widths[1:], spectral=types.spectral, arch=ARCH)
-        self.norm = ConditionalBatchNorm2d(widths[-1])  # the last norm is not conditional
+        self.norm = types.norm(widths[-1])  # the last norm is not conditional
         self.to_image = types.conv(widths[-1], spec.channels, 3)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -87,5 +83,5 @@ def build(spec: ModelSpec) -> tuple[SAGANGenerator, SAGANDiscriminator]:
         UsageError: unsupported image size, attention map or option.
     """
     check_attention(spec.height, spec.width, spec.attn_at)
-    in_g, in_d = layer_types(checked_options(spec, ARCH, OPTIONS)["spectral_norm"])
+    in_g, in_d = layer_types(**normalisation(spec, ARCH))
     return SAGANGenerator(spec, in_g), SAGANDiscriminator(spec, in_d)

@@ -17,16 +17,12 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.geometry import check_attention, geometry
-from sagan_cli.model.attention_placement import ATTENTION, AttentionBlocks, AttentionNetwork, checked_options
-from sagan_cli.model.blocks import DownBlock, UpBlock
-from sagan_cli.model.layers import ConditionalBatchNorm2d, LayerTypes, layer_types
+from sagan_cli.model.attention_placement import AttentionBlocks, AttentionNetwork
+from sagan_cli.model.blocks import DownBlock, UpBlock, normalisation
+from sagan_cli.model.layers import LayerTypes, layer_types
 from sagan_cli.ops.precision import no_autocast, wide
 
 ARCH = "sagan-cifar"
-OPTIONS = {name: ATTENTION[name] for name in ("attention", "attn_ratio", "qk_norm")} | {
-    "spectral_norm": ("both", "d", "none")
-}
-"""The options of `sagan-cifar`, and their values."""
 
 
 class CIFARGenerator(AttentionNetwork):
@@ -40,7 +36,7 @@ class CIFARGenerator(AttentionNetwork):
         self.linear = types.linear(spec.latent, width * maps[0][0] * maps[0][1])
         self.blocks = nn.ModuleList(UpBlock(width, width, spec.num_classes, types) for _ in maps[1:])
         self.attention = _attention(spec, [max(m) for m in maps[1:]], width, types)
-        self.norm = ConditionalBatchNorm2d(width)
+        self.norm = types.norm(width)
         self.to_image = types.conv(width, spec.channels, 3)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -84,7 +80,7 @@ def build(spec: ModelSpec) -> tuple[CIFARGenerator, CIFARDiscriminator]:
         UsageError: unsupported image size, attention map or option.
     """
     check_attention(spec.height, spec.width, spec.attn_at)
-    in_g, in_d = layer_types(checked_options(spec, ARCH, OPTIONS)["spectral_norm"])
+    in_g, in_d = layer_types(**normalisation(spec, ARCH))
     return CIFARGenerator(spec, in_g), CIFARDiscriminator(spec, in_d)
 
 

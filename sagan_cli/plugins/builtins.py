@@ -48,13 +48,15 @@ BUILTINS: dict[str, list[BuiltIn]] = {
     "architectures": [
         # The attention variant, the ratio of channels and the spectral norm that each was published with.
         BuiltIn("sagan", "sagan_cli.model.sagan:build", "SAGAN as its authors released it; the default",
-                {"attention": "official", "attn_ratio": 8, "qk_norm": "none", "spectral_norm": "both"}),
+                {"attention": "official", "attn_ratio": 8, "qk_norm": "none", "spectral_norm": "both",
+                 "g_norm": "batch"}),
         BuiltIn("sagan-dcgan", "sagan_cli.model.sagan_dcgan:build", "the PyTorch port's DCGAN-shaped SAGAN",
                 {"attention": "port", "attn_ratio": 8, "qk_norm": "none", "spectral_norm": "both"}),
         BuiltIn("sagan-tutorial", "sagan_cli.model.sagan_tutorial:build", "the small SAGAN of the tutorials",
                 {"attention": "port", "attn_ratio": 8, "qk_norm": "none", "spectral_norm": "none"}),
         BuiltIn("sagan-cifar", "sagan_cli.model.sagan_cifar:build", "the narrow ResNet SAGAN for CIFAR-10",
-                {"attention": "official", "attn_ratio": 8, "qk_norm": "none", "spectral_norm": "both"}),
+                {"attention": "official", "attn_ratio": 8, "qk_norm": "none", "spectral_norm": "both",
+                 "g_norm": "batch"}),
         BuiltIn("dcgan", "sagan_cli.model.dcgan:build", "DCGAN (Radford et al. 2016), no attention",
                 {"spectral_norm": "none"}),
     ],

@@ -11,6 +11,7 @@ from support import numpy_reference as reference
 from torch import nn
 
 from sagan_cli.contracts import ModelSpec
+from sagan_cli.engine import networks
 from sagan_cli.errors import UsageError
 from sagan_cli.model.attention_blocks import SelfAttention
 from sagan_cli.model.blocks import DownBlock, UpBlock
@@ -259,3 +260,14 @@ def test_impossible_networks_are_refused_in_one_line(spec: ModelSpec, says: str)
         build(spec)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arch", ["sagan", "sagan-cifar"])
+def test_without_batch_norm_an_image_depends_on_its_own_latent_also_while_training(arch: str) -> None:
+    options = {"g_norm": "none", "spectral_norm": "none"}
+    g, _ = networks.build(arch, ModelSpec(32, 32, num_classes=3, base_width=4, attn_at=(16,), options=options))
+    assert not [name for name, _ in g.named_buffers() if "running" in name]
+    z, y = torch.randn(6, 128), torch.tensor([0, 1, 2, 0, 1, 2])
+    torch.testing.assert_close(g.train()(z, y)[:2], g(z[:2], y[:2]), rtol=0, atol=1e-5)
+    g(z, y).sum().backward()
+    assert all(p.grad is not None for p in g.parameters())
