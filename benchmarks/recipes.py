@@ -27,6 +27,9 @@ from typing import Any
 
 import numpy as np
 
+from sagan_cli.config.resolve import flatten
+from sagan_cli.config.schema import RECIPE_KEYS
+
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "recipes"
 SAMPLES = 2040
 FASHION = "/usr/share/datasets/fashion-mnist"
@@ -199,12 +202,14 @@ def run(experiment: Experiment, work: Path) -> None:
     metrics = "fid,prc,dc" + (",structure" if "quadrupeds" in words else "") + (",memorization" if few else "")
     scoring = ["--extractor", "classifier", "-n", str(SAMPLES), "--metrics", metrics, "--json", "-q"]
     scoring += ["--split", "held-out"] if few else []
+    config = flatten(json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"])
     score = json.loads(_call([*sagan, "eval-fid", str(folder), *scoring], environment))
     result = {
         "recipe": experiment.recipe,
         "dataset": experiment.dataset,
         "seed": experiment.seed,
         "flags": " ".join(experiment.flags()),
+        "chosen": {key: config[key] for key in RECIPE_KEYS},
         "images_per_second": _speed(folder),
         "seconds": round(trained - begin),
         "score": score["values"],
