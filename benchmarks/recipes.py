@@ -32,6 +32,10 @@ from sagan_cli.config.schema import RECIPE_KEYS
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "recipes"
 SAMPLES = 2040
+CURVE = 4
+"""Scores while training, evenly spaced."""
+REACHED = {"fashion32": 6.0}
+"""Dataset -> FID whose first time is reported; 2 for the others."""
 FASHION = "/usr/share/datasets/fashion-mnist"
 
 AUTO: dict[str, str] = {
@@ -196,6 +200,8 @@ def run(experiment: Experiment, work: Path) -> None:
     sagan = [sys.executable, "-m", "sagan_cli"]
     begin = time.perf_counter()
     words = [*experiment.flags(), "--grid-every", "250", "--save-every", "500", "--keep", "1"]
+    plan = json.loads(_call([*sagan, "train", "-q", "--json", "--dry-run", *words], environment))
+    words += ["--eval-every", str(plan["steps"] // CURVE), "--eval-n", str(SAMPLES // 2)]
     _call([*sagan, "train", "-q", "--json", *words, "--out", str(folder)], environment)
     trained = time.perf_counter()
     few = "--holdout" in words
@@ -213,6 +219,7 @@ def run(experiment: Experiment, work: Path) -> None:
         "images_per_second": _speed(folder),
         "seconds": round(trained - begin),
         "score": score["values"],
+        "curve": _curve(folder, plan["batch"]),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -221,6 +228,13 @@ def run(experiment: Experiment, work: Path) -> None:
 
 def _call(command: list[str], environment: dict[str, str]) -> str:
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _curve(run_folder: Path, batch: int) -> list[dict[str, float]]:
+    """Scores while training: the number of images shown, and the metrics of 1,020 samples."""
+    rows = map(json.loads, (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    names = ("fid", "precision", "recall")
+    return [{"images": row["step"] * batch, **{n: row[n] for n in names}} for row in rows if row.get("kind") == "score"]
 
 
 def _speed(run_folder: Path) -> float:
@@ -248,13 +262,20 @@ def table() -> str:
     for dataset, recipes in found.items():
         names = sorted({name for results in recipes.values() for r in results for name in r["score"]})
         lines += [f"### {dataset}, {DATASETS[dataset][1]:,} images shown", ""]
-        lines += ["| recipe | seeds | " + " | ".join(names) + " | images/s |", "|---" * (len(names) + 3) + "|"]
+        lines += ["| recipe | seeds | " + " | ".join(names) + f" | to FID {REACHED.get(dataset, 2):g} | images/s |"]
+        lines += ["|---" * (len(names) + 4) + "|"]
         for recipe, results in recipes.items():
             cells = [_cell([r["score"][name] for r in results if name in r["score"]]) for name in names]
             speed = np.mean([r["images_per_second"] for r in results])
+            cells.append(_cell([n for r in results if (n := _reached(r.get("curve", []), REACHED.get(dataset, 2)))]))
             lines.append(f"| `{recipe}` | {len(results)} | " + " | ".join(cells) + f" | {speed:.0f} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _reached(curve: list[dict[str, float]], fid: float) -> float | None:
+    """Thousands of images shown when FID was first at most `fid`; None if it never was."""
+    return next((point["images"] / 1000 for point in curve if point["fid"] <= fid), None)
 
 
 def _cell(values: list[float]) -> str:
