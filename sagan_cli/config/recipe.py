@@ -73,12 +73,14 @@ def choose(resolved: Resolved, facts: DataFacts) -> list[Part]:
             f"relativistic pairing with R1 and R2 (gamma {start}, falling to {end}) in place of the hinge loss and "
             "spectral norm, for variety",
         ),
-        Part({"model.qk_norm": "rms"}, "queries and keys of the attention normalised, in place of its spectral norm"),
         Part(
             {"train.d_lr": f"linear:{d_lr}:0.0:50%-100%", "train.g_lr": f"linear:{g_lr}:0.0:50%-100%"},
             f"learning rates {d_lr:g} and {g_lr:g} for {widest} channels, falling to 0 over the second half",
         ),
     ]  # fmt: skip
+    if resolved.config.model.attn_at != "none":
+        about = "queries and keys of the attention normalised, in place of its spectral norm"
+        parts.insert(1, Part({"model.qk_norm": "rms"}, about))
     if facts.images < FEW:
         parts.append(
             Part(

@@ -45,7 +45,6 @@ class Resolved:
     sources: dict[str, str]
     notes: tuple[str, ...] = ()
     """Lines for the user, about keys that have another name now."""
-    preset: str | None = None
     left_open: frozenset[str] = frozenset()
     """Settings that `config/recipe.py` chooses from the data; empty where the user asked for another recipe."""
 
@@ -134,7 +133,7 @@ def resolve(
         automatic -= OBJECTIVE_KEYS
     asked = preset not in RECIPE_PRESETS or system is not None or not _automatic(merged["train.loss"].source)
     left_open = frozenset(() if asked or values["model.arch"] != RECIPE_ARCHITECTURE else automatic)
-    return Resolved(build(values, options), {k: g.source for k, g in merged.items()}, tuple(notes), preset, left_open)
+    return Resolved(build(values, options), {k: g.source for k, g in merged.items()}, tuple(notes), left_open)
 
 
 def _automatic(source: str) -> bool:
