@@ -8,7 +8,6 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -70,8 +69,7 @@ def group() -> TyperGroup:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run `sagan` and end the process: 0 done, 1 failed, 2 wrong command line, 128 + n on signal n."""
-    if sys.stdout is None:  # closed by the caller, as by `>&-`
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - open for as long as the process lives
+    console.open_standard_streams()
     code = run(argv)
     try:
         sys.stdout.flush()

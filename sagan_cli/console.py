@@ -12,7 +12,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from sagan_cli import console
 from sagan_cli.errors import UsageError
@@ -188,8 +189,29 @@ def clock(seconds: float) -> str:
 
 def _say(message: str) -> None:
     # Looked up at each call: while a bar is drawn, sys.stderr is replaced and prints above it.
-    sys.stderr.write(message + "\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):  # a full disk, a closed pipe or terminal: messages must not stop the work
+        sys.stderr = _null()
+
+
+def _null() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def open_standard_streams() -> None:
+    """Open the null device for each standard stream that the caller closed, as by `2>&-`.
+
+    Otherwise the next file that is opened takes its number, and receives what libraries write to it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the smallest free number
+    sys.stdout = sys.stdout or _null()
+    sys.stderr = sys.stderr or _null()
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

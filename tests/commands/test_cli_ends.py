@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support.fake_plugins import REPOSITORY, call, environment, install
 
 from sagan_cli import cli
@@ -142,3 +143,29 @@ def test_ctrl_c_ends_quietly(tmp_path: Path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (130, "")
+
+
+@pytest.mark.parametrize("stream", ["2>&-", "2>/dev/full", "2>&- <&-"])
+def test_messages_that_cannot_be_written_do_not_stop_the_work(stream: str, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(8):
+        Image.new("RGB", (16, 16), (30 * i, 0, 0)).save(folder / f"{i}.png")
+    sagan = f"{sys.executable} -m sagan_cli"
+    tiny = f"train --data images --size 16 --width 2 --latent 4 --batch 4 --device cpu --steps 2 --out run {stream}"
+    done = subprocess.run(["bash", "-c", f"{sagan} {tiny}"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, "run\n")
+    assert (tmp_path / "run/checkpoints/00000002/checkpoint.json").exists()
+    assert subprocess.run(["bash", "-c", f"{sagan} train --steps x {stream}"], cwd=tmp_path).returncode == 2
+    assert subprocess.run(["bash", "-c", f"{sagan} info nothing {stream}"], cwd=tmp_path).returncode == 2
+
+
+def test_a_file_never_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    code = (
+        "from sagan_cli import console; console.open_standard_streams()\n"
+        "with open('out', 'w') as f: assert f.fileno() > 2, f.fileno()\n"
+        "import os; os.write(2, b'a message of a library')"
+    )
+    done = subprocess.run(["bash", "-c", f'{sys.executable} -c "$0" 2>&- <&- >&-', code], cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "out").read_bytes() == b""
