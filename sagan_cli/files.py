@@ -65,6 +65,8 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> bool:
             work.chmod(0o777 & ~_umask())
             fill(work)
             for item in work.iterdir():
+                if item.is_file():
+                    item.chmod(0o666 & ~_umask())  # safetensors creates files that only their owner can read
                 with item.open("rb") as f:
                     os.fsync(f.fileno())
             sync_directory(work)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -74,6 +75,9 @@ class Run:
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             version = record.get("format") if isinstance(record, dict) else None
             raise SaganError(f"{file}: run format {version!r}; this version of sagan reads format {FORMAT}")
+        for key, kind in (("config", dict), ("sources", dict), ("best", dict), ("kept", dict)):
+            if not isinstance(record.get(key) or kind(), kind):
+                raise SaganError(f"{file}: damaged: '{key}' is not a table; restore the file, or begin another run")
         return record
 
     def config(self) -> Config:
@@ -95,18 +99,23 @@ class Run:
         self.write({**self.read(), **fields})
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
-            f.write(json.dumps(values) + "\n")
+        """Append a line to metrics.jsonl, on a line of its own also after one that a crash left incomplete."""
+        with (self.path / "metrics.jsonl").open("ab+") as f:
+            if f.seek(0, os.SEEK_END):
+                f.seek(-1, os.SEEK_END)
+                if f.read(1) != b"\n":
+                    f.write(b"\n")
+            f.write(json.dumps(values).encode() + b"\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl without those that a crash left incomplete."""
+        """Return the lines of metrics.jsonl without those that are damaged or incomplete."""
         file = self.path / "metrics.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
         found = []
         for line in lines:
             with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
+                if isinstance(row := json.loads(line), dict) and isinstance(row.get("step", 0), int):
+                    found.append(row)
         return found
 
     def rewind_metrics(self, step: int) -> None:
@@ -182,7 +191,7 @@ def checkpoint_steps(folder: Path) -> list[Path]:
     """Return the checkpoint directories in a folder, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.name.isdigit() and (p / CHECKPOINT_FACTS).is_file())
+    return sorted(p for p in folder.iterdir() if p.name.isdecimal() and (p / CHECKPOINT_FACTS).is_file())
 
 
 def _number(path: Path) -> int:

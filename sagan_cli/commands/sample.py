@@ -192,7 +192,7 @@ def requests_of(
 def label_of(text: str, names: tuple[str, ...]) -> int:
     if text in names:
         return names.index(text)
-    if text.isdigit() and int(text) < len(names):
+    if text.isdecimal() and int(text) < len(names):
         return int(text)
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     raise UsageError(f"--class {text}: not one of {shown}, 0 to {len(names) - 1}, or all{closest(text, names)}")

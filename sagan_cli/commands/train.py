@@ -230,7 +230,7 @@ def _finish(run: Run, outcome: Outcome, json_: bool) -> None:
 
 def _require_interval(text: str) -> None:
     """Refuse an invalid --eval-every."""
-    if text not in ("off", "auto") and not (text.isdigit() and int(text) > 0):
+    if text not in ("off", "auto") and not (text.isdecimal() and int(text) > 0):
         raise UsageError(f"--eval-every {text}: a number of steps, auto or off")
 
 

@@ -10,9 +10,10 @@ The directory is created by one rename, so it is complete or absent.
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,20 @@ from sagan_cli import __version__
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.networks import Networks
 from sagan_cli.errors import CheckpointError
-from sagan_cli.files import TEMPORARY, sha256_of, write_directory
+from sagan_cli.files import TEMPORARY, discard, sha256_of, write_directory
 from sagan_cli.model.ema import EMA
 from sagan_cli.runs import CHECKPOINT_FACTS, checkpoint_steps
 from sagan_cli.runs import MODEL as MODEL
 
 FORMAT = 1
 STATE, FACTS = "state.safetensors", CHECKPOINT_FACTS
+
+
+SPEC_LIMITS = {
+    "height": (1, 1 << 14), "width": (1, 1 << 14), "channels": (1, 64), "num_classes": (0, 1_000_000),
+    "latent": (1, 1 << 20), "base_width": (1, 1 << 16),
+}  # fmt: skip
+"""Smallest and largest values of a `ModelSpec` in a file; within these, no product of sides overflows."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,14 @@ class Facts:
 def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str, Any]) -> Path:
     """Write `folder/<step>/`; `about` holds arch, arch_package, spec, class_names and data.
 
-    An existing checkpoint of this step is kept: training is deterministic, so it has the same contents.
+    An existing checkpoint of this step is kept: training is deterministic, so it has the same contents. What has the
+    name of a checkpoint and is none is replaced.
     """
     path = folder / f"{step:08d}"
-    if path.exists():
+    if (path / FACTS).is_file():
         return path
+    if path.exists():
+        discard(path)
 
     def fill(work: Path) -> None:
         model = _prefixed("generator", networks.generator.state_dict()) | _prefixed("ema", ema.module.state_dict())
@@ -66,7 +77,7 @@ def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str,
         if networks.adaptive is not None:
             state |= _prefixed("adaptive", networks.adaptive.state_dict())
         for name, tensors in ((MODEL, model), (STATE, state)):
-            save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, work / name)
+            write_tensors(tensors, work / name)
         facts = {
             "format": FORMAT,
             "sagan": __version__,
@@ -79,6 +90,20 @@ def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str,
 
     write_directory(path, fill)
     return path
+
+
+def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, file)
+    except SafetensorError as e:
+        # The library reports errors of the system as text only.
+        full = "os error 28" in str(e) or shutil.disk_usage(file.parent).free < 1 << 20
+        raise OSError(errno.ENOSPC if full else errno.EIO, "no space left on the disk" if full else str(e)) from e
 
 
 def prune(folder: Path, keep: int, spare: Collection[int] = ()) -> None:
@@ -111,6 +136,12 @@ def read_facts(path: Path) -> Facts:
         raise CheckpointError(f"{file}: checkpoint format {found!r}; this version of sagan reads format {FORMAT}")
     try:
         spec = {**facts["spec"], "attn_at": tuple(facts["spec"]["attn_at"])}
+        for name, (low, high) in SPEC_LIMITS.items():
+            if type(spec[name]) is not int or not low <= spec[name] <= high:
+                raise ValueError(f"spec.{name} is not a number {low} to {high}")
+        for name in ("data", "sha256"):
+            if not isinstance(facts[name], dict):
+                raise ValueError(f"{name} is not an object")
         return Facts(
             path, int(facts["step"]), facts["arch"], facts["arch_package"], ModelSpec(**spec),
             tuple(facts["class_names"]), facts["data"], facts["sha256"],

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import networks, sample
-from sagan_cli.engine.checkpoint import Facts
+from sagan_cli.engine.checkpoint import SPEC_LIMITS, Facts
 from sagan_cli.errors import CheckpointError, UsageError
 from sagan_cli.model.layers import fold_network_
 from sagan_cli.plugins import registry
@@ -39,11 +39,6 @@ DTYPE_NAMES = {
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 """The types that a file may have, by their names in the header."""
-_LIMITS = {
-    "height": (1, 1 << 14), "width": (1, 1 << 14), "channels": (1, 64), "num_classes": (0, 1_000_000),
-    "latent": (1, 1 << 20), "base_width": (1, 1 << 16),
-}  # fmt: skip
-"""Smallest and largest values; within these, no product of sides overflows."""
 _WORD = re.compile(r"[\w.+!-]{1,100}( [\w.+!-]{1,100}){0,3}")
 _HASH = re.compile(r"[0-9a-f]{1,128}")
 
@@ -236,7 +231,7 @@ def _checked(facts: dict[str, Any], path: Path) -> tuple[Facts, str]:
 def _spec(value: dict[str, Any], need: Callable[[object, str, str], None]) -> ModelSpec:
     keys = {f.name for f in fields(ModelSpec)}
     need(set(value) == keys, "spec", f"has other keys than {', '.join(sorted(keys))}")
-    for key, (low, high) in _LIMITS.items():
+    for key, (low, high) in SPEC_LIMITS.items():
         need(type(value[key]) is int and low <= value[key] <= high, f"spec.{key}", f"is not a number {low} to {high}")
     sides = value["attn_at"]
     good = isinstance(sides, list) and len(sides) <= 32 and all(map(_count, sides))

@@ -153,6 +153,16 @@ def gradient_norms(networks: Networks) -> dict[str, float]:
     return found
 
 
+def diverged(networks: Networks, ema: EMA) -> str | None:
+    """Return the name of a network whose weights or buffers are not finite, or so large that their norm is not."""
+    for name, network in (("generator", networks.generator), ("discriminator", networks.discriminator),
+                          ("EMA", ema.module)):  # fmt: skip
+        tensors = [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
+        if tensors and not torch.isfinite(torch.nn.utils.get_total_norm(tensors)):
+            return name
+    return None
+
+
 class Schedules:
     """The scheduled settings of the optimisers and the EMA."""
 

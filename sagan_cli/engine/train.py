@@ -20,7 +20,7 @@ from sagan_cli.engine.activation_checkpointing import recompute_blocks
 from sagan_cli.engine.initial_weights import InitialWeights
 from sagan_cli.engine.iteration import check_slices, iteration
 from sagan_cli.engine.job import Job
-from sagan_cli.engine.networks import Schedules, attention_gammas, create, gradient_norms
+from sagan_cli.engine.networks import Schedules, attention_gammas, create, diverged, gradient_norms
 from sagan_cli.engine.runtime import Runtime, peak_memory_mib
 from sagan_cli.engine.sample import Request, encode, grid, pictures
 from sagan_cli.engine.sample_checks import SampleChecks
@@ -154,6 +154,11 @@ def _train(
             if not all(math.isfinite(v) for v in values.values()):
                 raise SaganError(
                     f"{_diverged(values, step)}; the last checkpoint is {_last(run)}: lower --d-lr and --g-lr"
+                )
+            if saving and (bad := diverged(networks, ema)):
+                raise SaganError(
+                    f"training diverged at step {step}: weights of the {bad} are not finite; the last checkpoint "
+                    f"is {_last(run)}: lower --d-lr and --g-lr"
                 )
             latest = {
                 **values, **gradient_norms(networks), **attention_gammas(networks),

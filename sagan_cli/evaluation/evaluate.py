@@ -167,7 +167,7 @@ def _count(value: int | str | None) -> int | None:
     if value is None or value == "all":
         return None
     text = str(value)
-    if not text.isdigit() or int(text) < 2:
+    if not text.isdecimal() or int(text) < 2:
         raise UsageError(f"--n-real {text}: a number of at least 2, or all")
     return int(text)
 

@@ -222,7 +222,7 @@ def _seeds(text: str) -> list[int]:
 def _label(text: str, names: list[str]) -> int:
     if text in names:
         return names.index(text)
-    if text.isdigit() and int(text) < len(names):
+    if text.isdecimal() and int(text) < len(names):
         return int(text)
     raise ValueError(f"--class {text}: not one of {', '.join(names) or 'the classes, of which there are none'}")
 

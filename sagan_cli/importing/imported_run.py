@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sagan_cli import __version__, runs
 from sagan_cli.config.schema import SETTINGS, Config, DataConfig, ModelConfig, TrainConfig
 from sagan_cli.engine import networks
-from sagan_cli.engine.checkpoint import FACTS, FORMAT, MODEL
+from sagan_cli.engine.checkpoint import FACTS, FORMAT, MODEL, write_tensors
 from sagan_cli.errors import CheckpointError, UsageError
 from sagan_cli.files import write_directory
 from sagan_cli.importing.foreign import Converted, Loaded
@@ -106,7 +105,7 @@ def _write_checkpoint(path: Path, step: int, state: dict[str, Tensor], about: di
     def fill(work: Path) -> None:
         # A file has one set of weights and does not tell whether it is an EMA.
         tensors = {f"{prefix}.{name}": t.clone() for prefix in ("generator", "ema") for name, t in state.items()}
-        save_file(tensors, work / MODEL)
+        write_tensors(tensors, work / MODEL)
         with (work / MODEL).open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
         facts = {"format": FORMAT, "sagan": __version__, "step": step, **about, "sha256": {MODEL: digest}}

@@ -30,10 +30,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sagan_cli import __version__
+from sagan_cli.engine.checkpoint import write_tensors
 from sagan_cli.errors import DataError, SaganError
 from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor, LayerTensors, tensor_digest, three_channels
 from sagan_cli.evaluation.extractors.weights import Progress
@@ -312,7 +313,7 @@ def _save(work: Path, network: Classifier, recipe: Mapping[str, Any], about: Map
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if not all(bool(value.isfinite().all()) for value in state.values()):
         raise SaganError("--extractor classifier: training diverged on these images; use another --extractor")
-    save_file(state, work / MODEL)
+    write_tensors(state, work / MODEL)
     device = next(network.parameters()).device
     known = as_extractor(network, "", device, {})(known_images(network.size), (FEATURES,))[FEATURES]
     facts = {

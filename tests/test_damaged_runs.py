@@ -1,0 +1,142 @@
+"""Runs whose files are damaged or cannot be written: nothing is lost, and nothing wrong is saved or reported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import SafetensorError
+from support.cli import fails, ok, sagan
+from support.image_files import fill
+
+from sagan_cli.engine import checkpoint
+from sagan_cli.errors import CheckpointError
+from sagan_cli.runs import Run
+
+TINY = ("--size", 16, "--width", 2, "--latent", 4, "--batch", 4, "--device", "cpu", "--save-every", 2, "-q")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("images"), {"": 12})
+
+
+@pytest.fixture(scope="module")
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of four steps with the checkpoints of steps 2 and 4."""
+    home = tmp_path_factory.mktemp("home")
+    ok("train", "--data", images, *TINY, "--steps", 4, "--log-every", 1, "--out", "run", cwd=home)
+    return Run(home / "run")
+
+
+@pytest.fixture
+def run(trained: Run, tmp_path: Path) -> Run:
+    """A copy to damage."""
+    shutil.copytree(trained.path, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+def test_a_half_last_line_does_not_swallow_the_next_record(run: Run) -> None:
+    file = run.path / "metrics.jsonl"
+    lines = len(run.metrics())
+    with file.open("ab") as f:
+        f.write(b'{"step": 4, "d_lo')
+    run.append_metrics({"step": 5, "note": "kept"})
+    assert run.metrics()[-1] == {"step": 5, "note": "kept"}
+    assert len(run.metrics()) == lines + 1
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"7", b"[1]", b'{"step": "four"}', b"{", b"null"])
+def test_a_damaged_line_is_skipped(run: Run, line: bytes, tmp_path: Path) -> None:
+    lines = run.metrics()
+    with (run.path / "metrics.jsonl").open("ab") as f:
+        f.write(line + b"\n")
+    assert run.metrics() == lines
+    ok("info", run.path, cwd=tmp_path)
+    ok("train", "--resume", run.path, "--steps", 6, "-q", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("change", [
+    lambda r: [r], lambda r: {**r, "config": None, "sources": 3}, lambda r: {**r, "config": [1]},
+    lambda r: {**r, "best": 5}, lambda r: {**r, "format": 99},
+])  # fmt: skip
+def test_a_damaged_record_is_named_and_blocks_no_other_run(
+    run: Run, images: Path, change: Callable[[dict[str, Any]], Any], tmp_path: Path
+) -> None:
+    record = run.path / "run.json"
+    record.write_text(json.dumps(change(json.loads(record.read_text()))))
+    assert str(record) in fails(1, "train", "--resume", run.path, cwd=tmp_path)
+    (tmp_path / "runs").mkdir()
+    shutil.move(run.path, tmp_path / "runs/001-images-sagan16")
+    ok("train", "--data", images, *TINY, "--steps", 1, cwd=tmp_path)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("spec.base_width", 10_000_000), ("spec.latent", 2**63), ("spec.height", 0), ("spec.num_classes", 1.5),
+    ("sha256", [1]), ("data", "x"), ("step", "x"), ("spec", None),
+])  # fmt: skip
+def test_damaged_facts_are_refused_at_once(run: Run, key: str, value: Any) -> None:
+    file = run.checkpoint_steps()[-1] / "checkpoint.json"
+    facts = json.loads(file.read_text())
+    table = facts
+    *sections, name = key.split(".")
+    for section in sections:
+        table = table[section]
+    table[name] = value
+    file.write_text(json.dumps(facts))
+    begun = time.monotonic()
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.read_facts(file.parent)
+    assert time.monotonic() - begun < 1
+
+
+def test_folders_that_are_no_checkpoints_are_ignored(run: Run, tmp_path: Path) -> None:
+    for name in ("²", "٣x", "notes"):
+        (run.checkpoints / name).mkdir()
+        (run.checkpoints / name / "checkpoint.json").write_text("{}")
+    assert [p.name for p in run.checkpoint_steps()] == ["00000002", "00000004"]
+    ok("sample", run.path, "-n", 1, "--out", tmp_path / "x.png", cwd=tmp_path)
+
+
+def test_a_broken_last_checkpoint_is_made_again(run: Run, trained: Run, tmp_path: Path) -> None:
+    last = run.checkpoints / "00000004"
+    (last / "checkpoint.json").unlink()
+    (last / "model.safetensors").write_bytes(b"half")
+    told = json.loads(ok("train", "--resume", run.path, "-q", "--json", cwd=tmp_path))
+    assert told["finished"]
+    for name in ("model.safetensors", "state.safetensors"):
+        assert (last / name).read_bytes() == (trained.checkpoints / "00000004" / name).read_bytes()
+    assert checkpoint.read_facts(last).step == 4
+    assert not list(run.checkpoints.glob(".tmp-*"))
+
+
+def test_diverged_weights_are_never_saved(images: Path, tmp_path: Path) -> None:
+    said = fails(1, "train", "--data", images, *TINY, "--steps", 4, "--g-lr", "1e30", "--out", "run", cwd=tmp_path)
+    assert "diverged at step" in said
+    assert "lower --d-lr and --g-lr" in said
+    assert Run(tmp_path / "run").checkpoint_steps() == []
+
+
+def test_weights_follow_the_umask(trained: Run) -> None:
+    for path in (trained.checkpoints / "00000004").iterdir():
+        assert path.stat().st_mode & 0o777 == (trained.path / "run.json").stat().st_mode & 0o777, path
+
+
+def test_a_full_disk_is_named_and_the_last_checkpoint_remains(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    said = fails(1, "train", "--resume", run.path, "--steps", 6, "-q", cwd=tmp_path)
+    assert f"{run.checkpoints / '00000006'}: cannot be written: no space left on the disk" in said
+    monkeypatch.undo()
+    assert [p.name for p in run.checkpoint_steps()] == ["00000002", "00000004"]
+    assert sagan("train", "--resume", run.path, "--steps", 6, "-q", cwd=tmp_path).returncode == 0
