@@ -311,3 +311,47 @@ def test_an_encrypted_archive_is_refused_at_once(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises(DataError, match="encrypted: unpack it"):
         zipped(path)
+
+
+def test_links_to_devices_and_pipes_are_never_opened(tmp_path: Path) -> None:
+    make.fill(tmp_path, {"": 3})
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "piped.png").symlink_to(tmp_path / "pipe")
+    (tmp_path / "itself.png").symlink_to(tmp_path / "itself.png")
+    found = open_folder(tmp_path, where="x", unconditional=False)
+    assert [found.name_of(i) for i in range(len(found))] == ["0000.png", "0001.png", "0002.png", "itself.png"]
+    with pytest.raises(BadImage):
+        found.read(3)
+
+
+def test_every_folder_is_visited_once_by_its_own_name(tmp_path: Path) -> None:
+    make.fill(tmp_path / "data", {"cat": 2, "dog": 2})
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name / "other").symlink_to(tmp_path / "data" / ("dog" if name == "cat" else "cat"))
+    (tmp_path / "data" / "ape").symlink_to(tmp_path / "data" / "cat")  # sorts before it, and adds nothing
+    found = open_folder(tmp_path / "data", where="x", unconditional=False)
+    names = [found.name_of(i) for i in range(len(found))]
+    assert names == ["cat/0000.png", "cat/0001.png", "dog/0000.png", "dog/0001.png"]
+
+
+def test_a_damaged_entry_of_any_compression_is_one_bad_image(tmp_path: Path) -> None:
+    make.fill(tmp_path / "data", {"": 6})
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        path = tmp_path / f"{method}.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for file in sorted((tmp_path / "data").iterdir()):
+                archive.write(file, file.name)
+            third = archive.infolist()[2]
+        whole = path.read_bytes()
+        start = third.header_offset + 30 + len(third.filename)
+        damages = [(start, b"\xff" * 40), (third.header_offset + 31, b"?"), (third.header_offset, b"none")]
+        for place, change in damages:
+            path.write_bytes(whole[:place] + change + whole[place + len(change) :])
+            found = open_zip(path, where="x", unconditional=False)
+            for i in range(6):
+                if i == 2:
+                    with pytest.raises(BadImage):
+                        found.read(i)
+                else:
+                    found.read(i)

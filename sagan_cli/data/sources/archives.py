@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,6 +21,11 @@ from sagan_cli.errors import BadImage, DataError
 MAX_ENTRY = 256 << 20
 """Largest unpacked size of an image in bytes, far above the pixel limit of `decode`."""
 
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, NotImplementedError, RuntimeError,
+    ValueError, LookupError, MemoryError,
+)  # fmt: skip
+"""What Python's reader raises for damaged archives, depending on the place of the damage."""
 _ENCRYPTED = 0x1
 
 
@@ -53,14 +60,16 @@ class ZipDataset(FileBacked):
         if self._archive is None:
             self._archive = zipfile.ZipFile(self.path)
             self._entries = _entries(self._archive)
-        entry = self._entries[self.inner + self.listing.names[index]]
+        entry = self._entries.get(self.inner + self.listing.names[index])
+        if entry is None:
+            raise BadImage("no longer in the archive")
         if entry.flag_bits & _ENCRYPTED:
             raise BadImage("encrypted")
         if entry.file_size > MAX_ENTRY:
             raise BadImage(f"too large: unpacks to {entry.file_size:,} bytes")
         try:
             data = self._archive.read(entry)  # at most the size checked above
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError) as e:
+        except DAMAGED as e:
             raise BadImage(f"damaged in the archive: {e}") from e
         return decode_image(io.BytesIO(data)), self.listing.labels[index]
 
@@ -79,7 +88,7 @@ def open_zip(path: Path, inner: str = "", *, where: str, unconditional: bool) ->
     try:
         with zipfile.ZipFile(path) as archive:
             entries = _entries(archive)
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as e:
+    except DAMAGED as e:
         reason = getattr(e, "strerror", None) or e
         raise DataError(f"--data {where}: not a .zip that can be read ({reason}): make or fetch it again") from e
     if entries and all(entry.flag_bits & _ENCRYPTED for entry in entries.values()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -129,21 +130,41 @@ def open_folder(root: Path, *, where: str, unconditional: bool) -> FolderDataset
         raise DataError(f"--data {where}: {e.filename or root} cannot be listed: {e.strerror}") from e
 
 
-def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Yield the names of all files below, without hidden ones; links to a folder above are not followed."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if is_hidden(entry.name):
-                continue
-            if entry.is_dir():
-                yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
-            # A broken link is an unreadable image. Pipes and devices, which would block, are left out.
-            elif entry.is_file() or entry.is_symlink():
-                yield prefix + entry.name
+def _walk(root: Path, prefix: str) -> Iterator[str]:
+    """Yield the names of all files below, without hidden ones.
+
+    Every folder is visited once, by its own name before any link to it, so that links cannot lead in circles.
+    """
+    visited: set[tuple[int, int]] = set()
+    links: list[tuple[Path, str]] = []
+    folders = [(root, prefix)]
+    while folders or links:
+        folder, prefix = folders.pop() if folders else links.pop(0)
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in visited:
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if is_hidden(entry.name):
+                    continue
+                kind = _kind(entry)
+                if kind == "folder":
+                    (links if entry.is_symlink() else folders).append((folder / entry.name, f"{prefix}{entry.name}/"))
+                elif kind == "file":
+                    yield prefix + entry.name
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Return `folder`, `file`, or `other` for pipes and devices, reading which may never end.
+
+    A link that leads nowhere counts as a file, which is then reported as unreadable.
+    """
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return "file"
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
 _IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})
