@@ -218,17 +218,21 @@ def with_recipe(resolved: Resolved, opened: Opened, progress: Progress) -> tuple
 
 
 def check_batch(resolved: Resolved, runtime: Runtime) -> None:
-    """Refuse a batch that cannot be divided.
+    """Refuse a batch that cannot be divided, and a CUDA graph that is not possible.
 
     Raises:
-        UsageError: naming `--batch` or `--accumulate`.
+        UsageError: naming `--batch`, `--accumulate` or `--graph`.
     """
-    from sagan_cli.engine.iteration import check_slices
+    from sagan_cli.engine.iteration import check_slices, why_no_graph
+    from sagan_cli.objectives.objective import Objective
 
     cfg = resolved.config.train
     if cfg.batch % runtime.world:
         raise UsageError(f"--batch {cfg.batch}: not a multiple of the {runtime.world} processes")
     check_slices(cfg, runtime)
+    hindrance = why_no_graph(cfg, Objective.of(cfg), runtime)
+    if cfg.graph == "on" and hindrance:
+        raise UsageError(f"--graph on: {hindrance}; leave it out")
 
 
 def run_training(
@@ -258,7 +262,7 @@ def run_training(
     """
     from sagan_cli.engine.initial_weights import fitted
     from sagan_cli.engine.job import label, machine_facts, open_job
-    from sagan_cli.engine.networks import check_frozen
+    from sagan_cli.engine.networks import check_frozen, require_memory
     from sagan_cli.engine.train import train as train_job
 
     chosen = runs.find_run(resolved, out=out, resume=resume, new=new) if runtime.leads else None
@@ -276,7 +280,12 @@ def run_training(
     source = runtime.tell(source if runtime.leads else None)
     if not runtime.leads:
         runtime.barrier()  # the first process packs; the others find the pack
+    if resolved.config.run.eval_extractor != "auto":
+        from sagan_cli.evaluation.extractors.opening import require_extractor
+
+        require_extractor(resolved.config.run.eval_extractor, "--eval-extractor")
     job = open_job(resolved.config, opened, progress, notify)
+    require_memory(job.config.model.arch, job.spec, runtime.device)
     initial = None
     if source:
         initial = fitted(_initial_weights(source), job.config.model.arch, job.spec, job.pack.class_names)

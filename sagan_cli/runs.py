@@ -25,12 +25,13 @@ from sagan_cli import __version__
 from sagan_cli.config.resolve import RESUMED, Resolved, flatten, frozen_for_resume, resolve, same_run, to_toml
 from sagan_cli.config.schema import Config
 from sagan_cli.errors import SaganError, UsageError
-from sagan_cli.files import write_atomic
+from sagan_cli.files import TEMPORARY, write_atomic
 
 FORMAT = 1
 CHECKPOINT_FACTS = "checkpoint.json"
 """The file that marks a directory as a checkpoint."""
 RUNS = Path("runs")
+LOCK = ".lock"
 IMPORTED = "imported"
 """Status of an imported run: it has no discriminator and no optimiser, so it cannot be resumed."""
 UNKNOWN_DATA = "unknown pictures"
@@ -133,7 +134,7 @@ class Run:
         from filelock import FileLock, Timeout
 
         try:
-            with FileLock(self.path / ".lock", timeout=0):
+            with FileLock(self.path / LOCK, timeout=0):
                 yield
         except Timeout as e:
             raise SaganError(f"{self.path}: another process is training here; wait for it or choose --out") from e
@@ -233,7 +234,7 @@ def find_run(resolved: Resolved, *, out: Path | None, resume: Path | None, new: 
     if out is not None:
         if (out / "run.json").exists() and not new:
             return _again(resolved, open_run(out))
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(not _leftover(path) for path in out.iterdir())):
             raise UsageError(f"--out {out}: exists already and is not a run to resume; choose another directory")
         return None
     if not new:
@@ -255,8 +256,16 @@ def new_run(label: str, out: Path | None) -> Chosen:
     return Chosen(Run(out), None)
 
 
+def _leftover(path: Path) -> bool:
+    """Return whether a killed process left this before its run began."""
+    return path.name == LOCK or path.name.startswith(TEMPORARY)
+
+
 def _again(resolved: Resolved, run: Run) -> Chosen:
+    """Return a run to resume; a run without a checkpoint has nothing to lose, and begins anew with other settings."""
     record = trainable(run)
+    if not run.checkpoint_steps() and not same_run(resolved, record):
+        return Chosen(run, None)
     frozen_for_resume(resolved, record)
     return Chosen(run, record)
 

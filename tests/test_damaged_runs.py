@@ -140,3 +140,28 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_remains(
     monkeypatch.undo()
     assert [p.name for p in run.checkpoint_steps()] == ["00000002", "00000004"]
     assert sagan("train", "--resume", run.path, "--steps", 6, "-q", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("flags", [
+    ("--set", "model.options.x=1"), ("--graph", "on"), ("--width", 99_999_999), ("--attn-at", 5), ("--accumulate", 3),
+    ("--loss", "nope"), ("--logger", "nope"), ("--device", "cuda:77"), ("--holdout", 12), ("--batch", 13),
+    ("--eval-every", "²"), ("--eval-every", 2, "--eval-extractor", "nope"), ("--eval-extractor", "nope"),
+])  # fmt: skip
+def test_a_refused_setting_leaves_nothing(images: Path, flags: tuple[object, ...], tmp_path: Path) -> None:
+    done = sagan("train", "--data", images, *TINY, "--steps", 1, *flags, "--out", "run", cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.decode().strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_never_began_is_taken_over(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    (tmp_path / "run" / ".tmp-abc").write_bytes(b"half")
+    ok("train", "--data", images, *TINY, "--steps", 2, "--out", "run", cwd=tmp_path)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # killed before its first checkpoint
+    ok("train", "--data", images, *TINY, "--steps", 2, "--seed", 5, "--out", "run", cwd=tmp_path)
+    assert Run(tmp_path / "run").read()["config"]["train"]["seed"] == 5
+    assert "begun with --seed 5" in fails(
+        2, "train", "--data", images, *TINY, "--seed", 6, "--out", "run", cwd=tmp_path
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -210,6 +211,28 @@ def summarize(arch: str, spec: ModelSpec) -> tuple[NetworkSummary, NetworkSummar
     with torch.device("meta"):
         g, d = build(arch, spec)
     return _summary(g), _summary(d)
+
+
+def require_memory(arch: str, spec: ModelSpec, device: torch.device) -> None:
+    """Refuse networks that the architecture refuses, or whose weights and optimisers exceed the device's memory.
+
+    Raises:
+        UsageError: naming the option, or `--width`.
+        PluginError: the plugin does not load.
+    """
+    count = sum(network.parameters for network in summarize(arch, spec))
+    needed = 16 * count  # weights, gradients and Adam's two moments, in fp32
+    if device.type == "cuda":
+        present = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf"):
+        present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        return
+    if needed > present:
+        raise UsageError(
+            f"--width {spec.base_width}: weights and optimisers of {count:,} parameters take {needed / 2**30:,.0f} GiB "
+            f"and {device.type} has {present / 2**30:,.0f}: choose a smaller --width or --size"
+        )
 
 
 def describe_attention(arch: str, spec: ModelSpec) -> str:

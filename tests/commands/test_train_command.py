@@ -161,7 +161,7 @@ def test_dry_run_tells_the_plan_and_writes_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SAGAN_CACHE", str(cache))
     data = picture_folder(tmp_path / "photos")
     before = sorted(tmp_path.rglob("*"))
-    args = ("train", "--data", data, "--size", 128, "--width", 64, "--batch", 4, "--dry-run")
+    args = ("train", "--data", data, "--size", 128, "--width", 64, "--batch", 4, "--qk-norm", "none", "--dry-run")
     plan = json.loads(ok(*args, "--json", cwd=tmp_path))
     assert plan["d_parameters"] == 39_463_618 - 1000 * 1024  # SAGAN-128 without its class embedding
     assert plan["pictures"] == 12

@@ -19,6 +19,16 @@ from sagan_cli.evaluation.features import ImageSet
 NAMES = (*EXTRACTORS, CLASSIFIER)
 
 
+def require_extractor(name: str, flag: str) -> None:
+    """Refuse an unknown name.
+
+    Raises:
+        UsageError: naming the flag and the nearest name.
+    """
+    if name not in NAMES:
+        raise UsageError(f"{flag} {name}: no such extractor{closest(name, NAMES)}; there are {', '.join(NAMES)}")
+
+
 def open_extractor(
     name: str,
     weights: Path | None,
@@ -38,8 +48,7 @@ def open_extractor(
         SaganError: weights that cannot be downloaded or read.
         DataError: a classifier without classes.
     """
-    if name not in NAMES:
-        raise UsageError(f"--extractor {name}: no such extractor{closest(name, NAMES)}; there are {', '.join(NAMES)}")
+    require_extractor(name, "--extractor")
     if not runtime.leads:
         runtime.barrier()
     extractor = _open(name, weights, pack, runtime.device, progress, notify)
