@@ -15,6 +15,7 @@ import json
 import os
 import re
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -287,7 +288,7 @@ def trainable(run: Run) -> dict[str, Any]:
 def record_start(chosen: Chosen, resolved: Resolved, facts: dict[str, Any]) -> None:
     """Write run.json and config.toml; `facts` are model, data, machine and versions of this command."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    before = chosen.record or {"created": now}
+    before = {"id": uuid.uuid4().hex, **(chosen.record or {"created": now})}
     # A setting taken from the run keeps its first source.
     first = before.get("sources", {})
     sources = {k: first.get(k, source) if source == RESUMED else source for k, source in resolved.sources.items()}

@@ -89,11 +89,30 @@ def test_damaged_facts_are_refused_at_once(run: Run, key: str, value: Any) -> No
     for section in sections:
         table = table[section]
     table[name] = value
+    del facts["digest"]  # as in checkpoints of earlier versions
     file.write_text(json.dumps(facts))
     begun = time.monotonic()
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.read_facts(file.parent)
     assert time.monotonic() - begun < 1
+
+
+def test_a_checkpoint_belongs_to_its_run_seed_and_step(run: Run, images: Path, tmp_path: Path) -> None:
+    ok("train", "--data", images, *TINY, "--steps", 4, "--seed", 7, "--out", "other", cwd=tmp_path)
+    last, backup = run.checkpoints / "00000004", tmp_path / "backup"
+    last.rename(backup)
+    resume = ("train", "--resume", run.path, "--steps", 6, "-q")
+    shutil.copytree(tmp_path / "other/checkpoints/00000004", last)
+    assert f"{last}: is of run " in fails(1, *resume, cwd=tmp_path)
+    shutil.rmtree(last)
+    shutil.copytree(run.checkpoints / "00000002", last)
+    assert f"{last}: is of step 00000002, and this run's is 00000004" in fails(1, *resume, cwd=tmp_path)
+    facts = json.loads((last / "checkpoint.json").read_text())
+    (last / "checkpoint.json").write_text(json.dumps({**facts, "step": 4}))
+    assert "changed after it was written" in fails(1, *resume, cwd=tmp_path)
+    shutil.rmtree(last)
+    backup.rename(last)
+    ok(*resume, cwd=tmp_path)
 
 
 def test_folders_that_are_no_checkpoints_are_ignored(run: Run, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ The directory is created by one rename, so it is complete or absent.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from sagan_cli.runs import CHECKPOINT_FACTS, checkpoint_steps
 from sagan_cli.runs import MODEL as MODEL
 
 FORMAT = 1
+DIGEST = "digest"
+"""Key of the digest of checkpoint.json in itself."""
 STATE, FACTS = "state.safetensors", CHECKPOINT_FACTS
 
 
@@ -55,10 +58,12 @@ class Facts:
     class_names: tuple[str, ...]
     data: dict[str, Any]
     digests: dict[str, str]
+    run: dict[str, Any] = field(default_factory=dict)
+    """`id` and `seed` of the run that it belongs to; empty in checkpoints of versions before 0.4, and imported ones."""
 
 
 def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str, Any]) -> Path:
-    """Write `folder/<step>/`; `about` holds arch, arch_package, spec, class_names and data.
+    """Write `folder/<step>/`; `about` holds run, arch, arch_package, spec, class_names and data.
 
     An existing checkpoint of this step is kept: training is deterministic, so it has the same contents. What has the
     name of a checkpoint and is none is replaced.
@@ -86,6 +91,7 @@ def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str,
             "spec": {**asdict(about["spec"]), "options": dict(about["spec"].options)},
             "sha256": {name: sha256_of(work / name) for name in (MODEL, STATE)},
         }
+        facts[DIGEST] = _digest(facts)
         (work / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     write_directory(path, fill)
@@ -134,20 +140,44 @@ def read_facts(path: Path) -> Facts:
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         found = facts.get("format") if isinstance(facts, dict) else None
         raise CheckpointError(f"{file}: checkpoint format {found!r}; this version of sagan reads format {FORMAT}")
+    if facts.get(DIGEST, _digest(facts)) != _digest(facts):
+        raise CheckpointError(f"{file}: changed after it was written; delete {path} to use an older one")
     try:
         spec = {**facts["spec"], "attn_at": tuple(facts["spec"]["attn_at"])}
         for name, (low, high) in SPEC_LIMITS.items():
             if type(spec[name]) is not int or not low <= spec[name] <= high:
                 raise ValueError(f"spec.{name} is not a number {low} to {high}")
-        for name in ("data", "sha256"):
-            if not isinstance(facts[name], dict):
+        for name in ("data", "sha256", "run"):
+            if not isinstance(facts.get(name, {}), dict):
                 raise ValueError(f"{name} is not an object")
         return Facts(
             path, int(facts["step"]), facts["arch"], facts["arch_package"], ModelSpec(**spec),
-            tuple(facts["class_names"]), facts["data"], facts["sha256"],
+            tuple(facts["class_names"]), facts["data"], facts["sha256"], facts.get("run", {}),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as e:
         raise CheckpointError(f"{file}: damaged: {type(e).__name__}: {e}") from e
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    """Return the sha256 of the contents of checkpoint.json without the digest itself."""
+    rest = {name: value for name, value in facts.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def require_own(facts: Facts, run_id: str | None, seed: int) -> None:
+    """Refuse a checkpoint of another run, of another step than its directory, or of another seed.
+
+    Raises:
+        CheckpointError: naming the difference.
+    """
+    for what, found, expected in (
+        ("run", facts.run.get("id", run_id), run_id), ("seed", facts.run.get("seed", seed), seed),
+        ("step", f"{facts.step:08d}", facts.path.name),
+    ):  # fmt: skip
+        if found != expected:
+            raise CheckpointError(
+                f"{facts.path}: is of {what} {found}, and this run's is {expected}; delete it to use an older one"
+            )
 
 
 def load_tensors(facts: Facts, file: str, prefixes: tuple[str, ...]) -> dict[str, Tensor]:

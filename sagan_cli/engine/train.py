@@ -118,7 +118,9 @@ def _train(
     step = 0
     kept = run.checkpoint_steps()
     if kept:
-        step = checkpoint.restore(checkpoint.read_facts(kept[-1]), networks, ema)
+        facts = checkpoint.read_facts(kept[-1])
+        checkpoint.require_own(facts, run.read().get("id"), cfg.seed)
+        step = checkpoint.restore(facts, networks, ema)
     elif initial is not None:
         initial.load(networks, ema)
     events.send("start", step)
@@ -189,7 +191,7 @@ def _train(
 
         # Checkpoint.
         if runtime.leads and saving:
-            path = checkpoint.save(run.checkpoints, step, networks, ema, _about(job))
+            path = checkpoint.save(run.checkpoints, step, networks, ema, _about(job, run))
             events.send("checkpoint", step, path)
 
         # Score of the EMA as it was just saved.
@@ -230,9 +232,10 @@ def fixed_samples(
     return np.concatenate([drawn for drawn, _ in pictures(network, spec, requests, runtime)]), labels
 
 
-def _about(job: Job) -> dict[str, Any]:
+def _about(job: Job, run: Run) -> dict[str, Any]:
     pack = job.pack
     return {
+        "run": {"id": run.read().get("id"), "seed": job.config.train.seed},
         "arch": job.config.model.arch,
         "arch_package": job.arch_package,
         "spec": job.spec,
