@@ -266,6 +266,9 @@ def run_training(
     from sagan_cli.engine.train import train as train_job
 
     chosen = runs.find_run(resolved, out=out, resume=resume, new=new) if runtime.leads else None
+    before = chosen.record if chosen else None
+    threads = runtime.tell(json.dumps((before or {}).get("machine", {}).get("threads")) if runtime.leads else None)
+    runtime.keep_threads(json.loads(threads), warn)
     reasons: list[str] = []
     if resolved.left_open:
         if chosen and chosen.record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import SafetensorError
 from support.cli import fails, ok, sagan
 from support.image_files import fill
 
 from sagan_cli.engine import checkpoint
+from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import CheckpointError
 from sagan_cli.runs import Run
 
@@ -184,3 +187,24 @@ def test_a_run_that_never_began_is_taken_over(images: Path, tmp_path: Path) -> N
     assert "begun with --seed 5" in fails(
         2, "train", "--data", images, *TINY, "--seed", 6, "--out", "run", cwd=tmp_path
     )
+
+
+def test_a_run_keeps_its_number_of_threads(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert run.read()["machine"]["threads"] == torch.get_num_threads() == 1
+    runtime = Runtime(torch.device("cpu"), "fp32")
+    said: list[str] = []
+    used: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
+    runtime.keep_threads(2, said.append)
+    assert said.pop() == "this run began with 2 CPU threads; with 1 its bits differ, not its quality"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    for recorded in (2, 1, None, 8):
+        runtime.keep_threads(recorded, said.append)
+    assert used == [2]
+    assert len(said) == 1
+    run.update(machine={"threads": 5})
+    monkeypatch.undo()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    again = sagan("train", "--resume", run.path, "--steps", 5, cwd=tmp_path)
+    assert b"began with 5 CPU threads" in again.stderr

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,10 +42,28 @@ class Runtime:
 
     def facts(self) -> dict[str, Any]:
         """Return what a run records about the machine."""
-        found = {"device": str(self.device), "precision": self.precision, "processes": self.world}
+        found: dict[str, Any] = {"device": str(self.device), "precision": self.precision, "processes": self.world}
+        if self.device.type == "cpu":
+            found |= {"threads": torch.get_num_threads()}
         if self.device.type == "cuda":
             found |= {"name": torch.cuda.get_device_name(self.device), "tf32": self.precision != "fp32"}
         return found
+
+    def keep_threads(self, recorded: int | None, warn: Callable[[str], None]) -> None:
+        """Use as many CPU threads as a run began with, because sums over another number of parts have other bits.
+
+        Args:
+            recorded: the number in run.json; None in runs of versions before 0.4.
+            warn: receives a line if the user asked for another number, or this machine has fewer cores.
+        """
+        if self.device.type != "cpu" or type(recorded) is not int or recorded == torch.get_num_threads():
+            return
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if "OMP_NUM_THREADS" in os.environ or recorded > cores:
+            now = torch.get_num_threads()
+            warn(f"this run began with {recorded} CPU threads; with {now} its bits differ, not its quality")
+        else:
+            torch.set_num_threads(recorded)
 
     @property
     def leads(self) -> bool:
