@@ -70,6 +70,7 @@ def group() -> TyperGroup:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run `sagan` and end the process: 0 done, 1 failed, 2 wrong command line, 128 + n on signal n."""
     console.open_standard_streams()
+    registry.on_slow = console.warn
     code = run(argv)
     try:
         sys.stdout.flush()

@@ -6,12 +6,14 @@ A plugin is an installed distribution with an entry point in one of the groups o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +63,11 @@ class Entry:
     def title(self) -> str:
         """Return a description such as "architecture 'tiny' of sagan-tiny 0.1.0"."""
         return f"{NOUNS[self.kind]} '{self.name}' of {self.package} {self.version}"
+
+
+SLOW = 10.0
+on_slow: Callable[[str], None] = lambda text: None  # noqa: E731
+"""Receives a line about an import that does not end; set by the program."""
 
 
 def names(kind: str) -> list[str]:
@@ -144,7 +151,7 @@ def load_entry(entry: Entry) -> Any:
         raise PluginError(f"{NOUNS[entry.kind]} {entry.problem}")
     try:
         module, _, attribute = entry.value.partition("[")[0].replace(" ", "").partition(":")  # [extras] are for pip
-        loaded: Any = importlib.import_module(module)
+        loaded: Any = importlib.import_module(module) if entry.builtin else _imported(entry, module)
         api = getattr(loaded, "SAGAN_PLUGIN_API", contracts.API_VERSION)
         if api != contracts.API_VERSION:
             update = "sagan-cli" if isinstance(api, int) and api > contracts.API_VERSION else entry.package
@@ -154,7 +161,9 @@ def load_entry(entry: Entry) -> Any:
             loaded = getattr(loaded, part)
     except PluginError:
         raise
-    except (Exception, SystemExit) as e:  # an import runs foreign code, which may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # an import runs foreign code, which may raise anything
         raise PluginError(f"{entry.title} cannot be imported: {_line(e)}; {_way_out(entry)}") from e
     wanted = INSTANCES.get(entry.kind)
     if not (callable(loaded) if wanted is None else isinstance(loaded, getattr(contracts, wanted))):
@@ -175,7 +184,20 @@ def refresh() -> None:
     importlib.invalidate_caches()
 
 
-def failure(entry: Entry, e: Exception) -> PluginError:
+def _imported(entry: Entry, module: str) -> Any:
+    """Import a plugin's module; what it prints goes to stderr, and after `SLOW` seconds a line names it."""
+    told = threading.Timer(SLOW, lambda: on_slow(f"{entry.title} has been importing for {SLOW:.0f} seconds; "
+                                                 f"{ALLOWLIST}= runs without plugins"))  # fmt: skip
+    told.daemon = True
+    told.start()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return importlib.import_module(module)
+    finally:
+        told.cancel()
+
+
+def failure(entry: Entry, e: BaseException) -> PluginError:
     """Return the error that names the plugin whose code raised `e`."""
     return PluginError(f"{entry.title} failed: {_line(e)}; {_way_out(entry)}")
 
@@ -190,9 +212,9 @@ class _NamingErrors:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return self._factory(*args, **kwargs)
-        except SaganError:
+        except (SaganError, KeyboardInterrupt):
             raise
-        except Exception as e:
+        except BaseException as e:  # also SystemExit, which would end the command without a word
             raise failure(self._entry, e) from e
 
     def __getattr__(self, name: str) -> Any:

@@ -255,3 +255,35 @@ def test_built_ins_can_all_be_loaded():
             wanted = getattr(contracts, registry.INSTANCES.get(kind, ""), None)
             assert callable(loaded) if wanted is None else isinstance(loaded, wanted), name
     assert set(inspect.signature(registry.load("datasets", "quadrupeds")).parameters) >= {"root", "split", "height"}
+
+
+def test_what_a_plugin_prints_while_it_is_imported_is_no_result(site: Path, capsys: pytest.CaptureFixture[str]):
+    source = "print('hello')\ndef build(spec): raise SystemExit\n"
+    install(site, "fake", "[sagan.architectures]\nextra = fake_loud:build\n", fake_loud=source)
+    registry.refresh()
+    factory = registry.load("architectures", "extra")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "hello\n")
+    with pytest.raises(PluginError, match=r"architecture 'extra' of fake 1.0 failed: SystemExit"):
+        factory(None)
+
+
+def test_an_import_that_does_not_end_is_named(site: Path, monkeypatch: pytest.MonkeyPatch):
+    source = "import time\ntime.sleep(0.5)\ndef build(spec): pass\n"
+    install(site, "fake", "[sagan.architectures]\nextra = fake_slow:build\n", fake_slow=source)
+    registry.refresh()
+    said: list[str] = []
+    monkeypatch.setattr(registry, "SLOW", 0.1)
+    monkeypatch.setattr(registry, "on_slow", said.append)
+    registry.load("architectures", "extra")
+    assert said == [
+        "architecture 'extra' of fake 1.0 has been importing for 0 seconds; SAGAN_PLUGINS= runs without plugins"
+    ]
+
+
+def test_any_exception_of_a_plugin_names_it(site: Path):
+    source = "class Odd(BaseException): pass\nraise Odd('why')\n"
+    install(site, "fake", "[sagan.architectures]\nextra = fake_odd:build\n", fake_odd=source)
+    registry.refresh()
+    with pytest.raises(PluginError, match=r"architecture 'extra' of fake 1.0 cannot be imported: Odd: why"):
+        registry.load("architectures", "extra")
