@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -117,6 +118,9 @@ def eval_fid(
       sagan eval-fid samples/ --data real/ --metrics fid,kid --json
     """
     console.set_quiet(quiet)
+    for flag, limit in (("--max", highest), ("--min", lowest)):
+        if limit is not None and not math.isfinite(limit):
+            raise UsageError(f"{flag} {limit}: not a number that a score can be compared with")
     record = evaluate(
         target, data, metrics=metrics, n=n, n_real=n_real, protocol=protocol, extractor=extractor, weights=weights,
         per_class=per_class, split=split, fit=fit, seed=seed, truncation=truncation, raw=raw, batch=batch,

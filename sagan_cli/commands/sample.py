@@ -156,7 +156,7 @@ def parse_seeds(text: str) -> list[int]:
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise UsageError(f"--seeds {text}: write numbers and ranges, as in 0-99,7")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last - first >= MOST_SEEDS:
+        if len(seeds) + last - first >= MOST_SEEDS:
             raise UsageError(f"--seeds {text}: more than {MOST_SEEDS:,} images; draw them in parts")
         seeds.extend(range(first, last + 1))
     if len(set(seeds)) < len(seeds):
@@ -211,6 +211,8 @@ FORMATS = ("png", "jpg", "webp", "dir", "zip", "npz")
 def kind_of(out: str, format_: str | None) -> str:
     if format_ is not None and format_ not in FORMATS:
         raise UsageError(f"--format {format_}: choose one of {', '.join(FORMATS)}{closest(format_, FORMATS)}")
+    if not out.strip():
+        raise UsageError("--out: empty; name a file or a folder, or - for standard output")
     suffix = Path(out).suffix.lower().lstrip(".").replace("jpeg", "jpg")
     if out == "-":
         return format_ or "png"

@@ -98,6 +98,7 @@ def resolve(
             _checked(_renamed(_read(file), f"--config {file}", notes), lambda key: f"{file}", where=str(file))
         )
     layers.append(_environment(environ))
+    notes += _unknown_variables(environ)
     typed = _checked(flags, lambda key: f"--{SETTINGS[key].flag}")
     for text in sets:
         ((text, _),) = _renamed({text: None}, "--set", notes).items()
@@ -270,6 +271,19 @@ def _environment(environ: Mapping[str, str]) -> dict[str, _Given]:
             value = _from_text(s, environ[s.variable], s.variable)
             given[key] = _Given(_fits(s, value, s.variable), s.variable)
     return given
+
+
+OTHER_VARIABLES = (
+    "SAGAN_CACHE", "SAGAN_DEBUG", "SAGAN_FID_WEIGHTS", "SAGAN_MALLOC", "SAGAN_OFFLINE", "SAGAN_PLUGINS",
+    "SAGAN_SELF_CHECK",
+)  # fmt: skip
+"""Variables of the program that are no settings of a run."""
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    known = [*(s.variable for s in SETTINGS.values()), *OTHER_VARIABLES]
+    unknown = sorted(name for name in environ if name.startswith("SAGAN_") and name not in known)
+    return [f"{name} is no variable of sagan{closest(name, known)}; it has no effect" for name in unknown]
 
 
 def _parse_set(text: str) -> tuple[str, Any]:
