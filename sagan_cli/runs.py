@@ -242,10 +242,11 @@ def find_run(resolved: Resolved, *, out: Path | None, resume: Path | None, new: 
         for run in reversed(all_runs()):
             try:
                 record = run.read()
-                if same_run(resolved, record):
-                    return Chosen(run, record)
+                same = same_run(resolved, record)
             except (SaganError, KeyError):
                 continue  # a damaged run does not prevent a new one
+            if same:
+                return _continued(resolved, run, record)
     return None
 
 
@@ -268,6 +269,14 @@ def _again(resolved: Resolved, run: Run) -> Chosen:
     if not run.checkpoint_steps() and not same_run(resolved, record):
         return Chosen(run, None)
     frozen_for_resume(resolved, record)
+    return _continued(resolved, run, record)
+
+
+def _continued(resolved: Resolved, run: Run, record: dict[str, Any]) -> Chosen:
+    kept, steps = run.checkpoint_steps(), resolved.config.train.steps
+    if kept and int(kept[-1].name) > steps:
+        done = int(kept[-1].name)
+        raise UsageError(f"--steps {steps}: {run.path} has {done} steps already; give more, or --new for another run")
     return Chosen(run, record)
 
 

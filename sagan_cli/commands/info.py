@@ -195,7 +195,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
                       f"during training, {best['n_fake']} images, {best['extractor']}"))  # fmt: skip
     for score in facts["scores"]:
         values = ", ".join(f"{name} {records.shown(name, value)}" for name, value in score["values"].items())
-        lines.append(("score", f"{values} of {score['n_fake']} images, {score['protocol'] or 'no protocol'}"))
+        on = f", {score['extractor']}" if score["extractor"] else ""
+        lines.append(("score", f"{values} of {score['n_fake']} images{on}, {score['protocol'] or 'no protocol'}"))
     for found in facts["findings"]:
         lines.append(("finding", f"step {found['step']:,}: {found['text']}; {found['remedy']}"))
     if not facts["best"] and not facts["scores"]:
