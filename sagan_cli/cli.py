@@ -6,7 +6,9 @@ import errno
 import os
 import platform
 import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -71,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run `sagan` and end the process: 0 done, 1 failed, 2 wrong command line, 128 + n on signal n."""
     console.open_standard_streams()
     registry.on_slow = console.warn
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGTERM"):
+        # So that temporary files are removed. Training replaces this by finishing its step.
+        signal.signal(signal.SIGTERM, _terminated)
     code = run(argv)
     try:
         sys.stdout.flush()
@@ -79,6 +84,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if argv is None:  # not called from a program that continues after SystemExit
         startup.exit_now(code, [s for s in (sys.stdout, sys.stderr) if s is not None])
     sys.exit(code)
+
+
+def _terminated(number: int, _frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
+    sys.exit(128 + number)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

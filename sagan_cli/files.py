@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,42 @@ from typing import IO
 from sagan_cli.errors import SaganError
 
 TEMPORARY = ".tmp-"
-"""Prefix of temporary files and directories; they may be deleted when no process writes them."""
+"""Start of the names of temporary files and directories; they may be deleted when no process writes them."""
+
+
+def _prefix() -> str:
+    """Return the start of the names of this process's temporary entries: `.tmp-<host>-<process>-`."""
+    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    return f"{TEMPORARY}{host}-{os.getpid()}-"
+
+
+@functools.cache
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary entries of processes of this machine that were killed; once per process and folder."""
+    host = _prefix().rsplit("-", 2)[0] + "-"
+    for left in folder.glob(f"{host}*"):
+        process = left.name.removeprefix(host).split("-")[0]
+        if process.isdecimal() and not _alive(int(process)):
+            remove(left)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or directory, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -33,7 +70,8 @@ def write_stream(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bo
     """Replace `path` by what `fill` writes, as `write_atomic`; no file is left if `fill` raises."""
     with _said(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        remove_abandoned(path.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(), dir=path.parent)
         try:
             with os.fdopen(handle, "w+b") as f:
                 fill(f)
@@ -60,7 +98,8 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> bool:
     """
     with _said(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+        remove_abandoned(path.parent)
+        work = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
         try:
             work.chmod(0o777 & ~_umask())
             fill(work)
@@ -167,7 +206,8 @@ def temporary_beside(out: Path | None) -> Iterator[Path]:
     try:
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
+            remove_abandoned(parent)
+        work = Path(tempfile.mkdtemp(prefix=_prefix(), dir=parent))
     except OSError as e:
         raise SaganError(f"{parent or tempfile.gettempdir()}: cannot be written: {e.strerror or e}") from e
     try:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ from safetensors import SafetensorError
 from support.cli import fails, ok, sagan
 from support.image_files import fill
 
+from sagan_cli import files
 from sagan_cli.engine import checkpoint
 from sagan_cli.engine.runtime import Runtime
 from sagan_cli.errors import CheckpointError
@@ -215,3 +219,32 @@ def test_fewer_steps_than_a_run_has_are_refused(run: Run, tmp_path: Path) -> Non
     assert f"--steps 3: {run.path} has 4 steps already; give more, or --new for another run" in said
     assert run.read()["config"]["train"]["steps"] == 4
     ok("train", "--resume", run.path, "--steps", 4, "-q", cwd=tmp_path)
+
+
+def test_what_killed_processes_left_is_removed_by_the_next_write(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = files._prefix().rsplit("-", 2)[0]
+    left = [tmp_path / f"{host}-{dead.pid}-abc", tmp_path / f"{host}-{dead.pid}-folder"]
+    kept = [tmp_path / f"{host}-{os.getpid()}-abc", tmp_path / f".tmp-00000000-{dead.pid}-abc", tmp_path / ".tmp-x"]
+    for path in (left[0], *kept):
+        path.write_bytes(b"half")
+    left[1].mkdir()
+    (left[1] / "part").touch()
+    files.write_atomic(tmp_path / "new", b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"new", *(path.name for path in kept)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_ended_command_leaves_no_temporary_file(run: Run, number: int, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-m", "sagan_cli", "sample", run.path, "-n", "200000", "--out", out / "many.zip"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        begun = time.monotonic()
+        while not any(path.stat().st_size for path in out.iterdir()) and time.monotonic() - begun < 60:
+            time.sleep(0.05)
+        assert [path.name[:5] for path in out.iterdir()] == [".tmp-"]
+        process.send_signal(number)
+        assert process.wait(timeout=10) == 128 + number
+    assert not list(out.iterdir())

@@ -28,7 +28,7 @@ from sagan_cli import __version__
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.networks import Networks
 from sagan_cli.errors import CheckpointError
-from sagan_cli.files import TEMPORARY, discard, sha256_of, write_directory
+from sagan_cli.files import TEMPORARY, discard, remove, sha256_of, write_directory
 from sagan_cli.model.ema import EMA
 from sagan_cli.runs import CHECKPOINT_FACTS, checkpoint_steps
 from sagan_cli.runs import MODEL as MODEL
@@ -115,7 +115,7 @@ def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
 def prune(folder: Path, keep: int, spare: Collection[int] = ()) -> None:
     """Delete all but the newest `keep` checkpoints and those of the steps `spare`, and leftovers of crashed writers."""
     for stale in folder.glob(f"{TEMPORARY}*"):
-        shutil.rmtree(stale, ignore_errors=True)
+        remove(stale)
     for path in checkpoint_steps(folder)[:-keep]:
         if int(path.name) in spare:
             continue

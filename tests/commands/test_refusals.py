@@ -12,7 +12,7 @@ from support.image_files import fill
 @pytest.mark.parametrize(("command", "text"), [
     (("sample", "--out", ""), "--out: empty; name a file or a folder, or - for standard output"),
     (("sample", "--out", " "), "--out: empty"),
-    (("sample", "--seeds", ",".join(f"{i}000000-{i}999999" for i in range(1, 13)), "--out", "x"), "more than 10,000,000"),
+    (("sample", "--seeds", ",".join(f"{i}000000-{i}999999" for i in range(1, 13)), "--out", "x"), "than 10,000,000"),
     (("eval-fid", "--max", "nan"), "--max nan: not a number that a score can be compared with"),
     (("eval-fid", "--min", "inf"), "--min inf: not a number"),
     (("train", "--eval-every", "²"), "--eval-every ²: a number of steps, auto or off"),
