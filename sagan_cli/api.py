@@ -224,13 +224,12 @@ def check_batch(resolved: Resolved, runtime: Runtime) -> None:
         UsageError: naming `--batch`, `--accumulate` or `--graph`.
     """
     from sagan_cli.engine.iteration import check_slices, why_no_graph
-    from sagan_cli.objectives.objective import Objective
 
     cfg = resolved.config.train
     if cfg.batch % runtime.world:
         raise UsageError(f"--batch {cfg.batch}: not a multiple of the {runtime.world} processes")
     check_slices(cfg, runtime)
-    hindrance = why_no_graph(cfg, Objective.of(cfg), runtime)
+    hindrance = why_no_graph(cfg, runtime)
     if cfg.graph == "on" and hindrance:
         raise UsageError(f"--graph on: {hindrance}; leave it out")
 

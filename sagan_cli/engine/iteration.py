@@ -43,7 +43,7 @@ def iteration(
         g_loss = update_generator(networks, runtime, objective, inputs.generator, cfg.accumulate)
         return {"d_loss": found.pop("d_loss"), "g_loss": g_loss, **found}
 
-    hindrance = why_no_graph(cfg, objective, runtime)
+    hindrance = why_no_graph(cfg, runtime)
     if cfg.graph == "on" and hindrance:
         raise UsageError(f"--graph on: {hindrance}; leave it out")
     if cfg.graph == "off" or hindrance:
@@ -169,7 +169,7 @@ def check_slices(cfg: TrainConfig, runtime: Runtime) -> None:
         )
 
 
-def why_no_graph(cfg: TrainConfig, objective: Objective, runtime: Runtime) -> str | None:
+def why_no_graph(cfg: TrainConfig, runtime: Runtime) -> str | None:
     """Return why a CUDA graph cannot be used, or None."""
     if runtime.device.type != "cuda":
         return f"needs a CUDA device, and this is {runtime.device.type}"

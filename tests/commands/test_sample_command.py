@@ -221,5 +221,6 @@ def test_a_checkpoint_of_a_missing_plugin_names_its_package(home: Path, tmp_path
     folder = tmp_path / "00000008"
     shutil.copytree(home / "runs/001-idx-sagan16/checkpoints/00000008", folder)
     facts = json.loads((folder / "checkpoint.json").read_text())
+    del facts["digest"]
     (folder / "checkpoint.json").write_text(json.dumps({**facts, "arch": "alien", "arch_package": "sagan-alien 1.2"}))
     assert "sagan-alien 1.2" in fails(1, "sample", folder, "--out", tmp_path / "x.png", cwd=home)
