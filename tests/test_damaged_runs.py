@@ -248,3 +248,21 @@ def test_an_ended_command_leaves_no_temporary_file(run: Run, number: int, tmp_pa
         process.send_signal(number)
         assert process.wait(timeout=10) == 128 + number
     assert not list(out.iterdir())
+
+
+def test_a_run_keeps_the_order_of_its_classes(tmp_path: Path) -> None:
+    data = fill(tmp_path / "data", {"cat": 4, "dog": 4})
+    flags = ("train", "--data", data, *TINY, "--out", "run")
+    ok(*flags, "--steps", 2, cwd=tmp_path)
+    (data / "dog").rename(data / "ape")
+    said = fails(1, *flags, "--steps", 4, cwd=tmp_path)
+    assert (
+        f"{tmp_path / 'run'}: was begun with the classes cat, dog, and the images now have ape, cat: use --new" in said
+    )
+
+
+def test_class_names_with_odd_spaces_are_exported(tmp_path: Path) -> None:
+    data = fill(tmp_path / "data", {"big\u00a0cat": 4, "dog\u2009s": 4})
+    ok("train", "--data", data, *TINY, "--steps", 1, "--out", "run", cwd=tmp_path)
+    ok("export", "run", "--out", "m.safetensors", "-q", cwd=tmp_path)
+    ok("sample", "m.safetensors", "--class", "big\u00a0cat", "-n", 1, "--out", "x.png", cwd=tmp_path)

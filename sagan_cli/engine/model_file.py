@@ -12,6 +12,7 @@ import math
 import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -220,7 +221,7 @@ def _checked(facts: dict[str, Any], path: Path) -> tuple[Facts, str]:
     names, spec = facts["class_names"], _spec(facts["spec"], need)
     need(len(names) == spec.num_classes, "class_names", f"names {len(names)} classes of {spec.num_classes}")
     data = facts["data"]
-    need(isinstance(data.get("source"), str) and data["source"].isprintable(), "data.source", "is not a line of text")
+    need(isinstance(data.get("source"), str) and one_line(data["source"]), "data.source", "is not a line of text")
     need(isinstance(data.get("digest"), str) and _HASH.fullmatch(data["digest"]), "data.digest", "is not a digest")
     need(_count(data.get("count")), "data.count", "is not a count")
     return Facts(
@@ -244,12 +245,17 @@ def _count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 48
 
 
+def one_line(text: str) -> bool:
+    """Return whether a text has no control characters, line ends or halves of surrogate pairs."""
+    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
+
+
 def _word(value: Any) -> bool:
     return isinstance(value, str) and _WORD.fullmatch(value) is not None
 
 
 def _names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) and v.isprintable() for v in value)
+    return isinstance(value, list) and all(isinstance(v, str) and one_line(v) for v in value)
 
 
 def _digests(value: Any) -> bool:

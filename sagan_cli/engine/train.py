@@ -25,7 +25,7 @@ from sagan_cli.engine.runtime import Runtime, peak_memory_mib
 from sagan_cli.engine.sample import Request, encode, grid, pictures
 from sagan_cli.engine.sample_checks import SampleChecks
 from sagan_cli.engine.step_inputs import Statistics, StepInputs
-from sagan_cli.errors import SaganError
+from sagan_cli.errors import DataError, SaganError
 from sagan_cli.files import write_atomic
 from sagan_cli.loggers import Events, open_events
 from sagan_cli.objectives.objective import Objective
@@ -120,6 +120,9 @@ def _train(
     if kept:
         facts = checkpoint.read_facts(kept[-1])
         checkpoint.require_own(facts, run.read().get("id"), cfg.seed)
+        if facts.class_names != job.pack.class_names:
+            was, now = (", ".join(names) or "none" for names in (facts.class_names, job.pack.class_names))
+            raise DataError(f"{run.path}: was begun with the classes {was}, and the images now have {now}: use --new")
         step = checkpoint.restore(facts, networks, ema)
     elif initial is not None:
         initial.load(networks, ema)

@@ -355,3 +355,10 @@ def test_a_damaged_entry_of_any_compression_is_one_bad_image(tmp_path: Path) -> 
                         found.read(i)
                 else:
                     found.read(i)
+
+
+def test_numbers_in_class_names_are_sorted_by_value(tmp_path: Path) -> None:
+    make.fill(tmp_path, dict.fromkeys(("10", "2", "1", "img12", "img3", "b", "01"), 1))
+    data = opened(tmp_path)
+    assert data.class_names == ("01", "1", "2", "10", "b", "img3", "img12")
+    assert [data.class_names[data.read(i)[1]] for i in range(7)] == [name.split("/")[0] for name in data.listing.names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -204,8 +205,8 @@ def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing
     """Find images and classes among file names relative to a root, with "/" between the parts.
 
     Images directly in the root are a dataset without classes. Images in two or more folders, at any depth below them,
-    have one class per folder, labelled in the order of the sorted folder names. `unconditional` uses all images at any
-    depth, without classes. `where` is the root as the user wrote it.
+    have one class per folder, labelled in the order of the folder names (2 before 10). `unconditional` uses all images
+    at any depth, without classes. `where` is the root as the user wrote it.
 
     Raises:
         DataError: no images; only one class; classes one level deeper; images next to class folders.
@@ -231,8 +232,14 @@ def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing
             "to take all of them without classes"
         )
     _check_depth(tree, where)
-    label = {name: i for i, name in enumerate(root.subs)}
-    return Listing(tuple(names), tuple(label[n.split("/", 1)[0]] for n in names), tuple(map(printable, root.subs)))
+    classes = sorted(root.subs, key=natural)
+    label = {name: i for i, name in enumerate(classes)}
+    return Listing(tuple(names), tuple(label[n.split("/", 1)[0]] for n in names), tuple(map(printable, classes)))
+
+
+def natural(name: str) -> tuple[list[int | str], str]:
+    """Return a key that sorts numbers in names by value: 2 before 10."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))], name
 
 
 def is_image_name(name: str) -> bool:
