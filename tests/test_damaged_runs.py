@@ -256,9 +256,7 @@ def test_a_run_keeps_the_order_of_its_classes(tmp_path: Path) -> None:
     ok(*flags, "--steps", 2, cwd=tmp_path)
     (data / "dog").rename(data / "ape")
     said = fails(1, *flags, "--steps", 4, cwd=tmp_path)
-    assert (
-        f"{tmp_path / 'run'}: was begun with the classes cat, dog, and the images now have ape, cat: use --new" in said
-    )
+    assert "run: was begun with the classes cat, dog, and the images now have ape, cat: use --new" in said
 
 
 def test_class_names_with_odd_spaces_are_exported(tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def sample(
         typer.Option(
             "--class",
             metavar="NAME|INDEX|all",
-            help="Class to draw, by its name, or by its index from 0 if no class has that name; all draws each seed for "
-            "every class, one class per row. Default: drawn from the seed.",
+            help="Class to draw, by name, or by index from 0 if no class has that name; all draws each seed for every "
+            "class, one class per row. Default: drawn from the seed.",
         ),
     ] = None,
     truncation: Annotated[

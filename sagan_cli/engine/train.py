@@ -121,8 +121,8 @@ def _train(
         facts = checkpoint.read_facts(kept[-1])
         checkpoint.require_own(facts, run.read().get("id"), cfg.seed)
         if facts.class_names != job.pack.class_names:
-            was, now = (", ".join(names) or "none" for names in (facts.class_names, job.pack.class_names))
-            raise DataError(f"{run.path}: was begun with the classes {was}, and the images now have {now}: use --new")
+            had, have = (", ".join(names) or "none" for names in (facts.class_names, job.pack.class_names))
+            raise DataError(f"{run.path}: was begun with the classes {had}, and the images now have {have}: use --new")
         step = checkpoint.restore(facts, networks, ema)
     elif initial is not None:
         initial.load(networks, ema)
