@@ -213,7 +213,7 @@ def with_recipe(resolved: Resolved, opened: Opened, progress: Progress) -> tuple
     size = f"{form.height}x{form.width}" if form.height != form.width else f"{form.height}"
     return recipe.apply(resolved, parts), [
         f"recipe {images:,} images at {size} px, chosen from the data (--system paper: the paper's):",
-        *(f"       {part.about}" for part in parts),
+        *(f"       {part.about}" for part in parts if part.about),
     ]
 
 

@@ -276,7 +276,9 @@ def _continued(resolved: Resolved, run: Run, record: dict[str, Any]) -> Chosen:
     kept, steps = run.checkpoint_steps(), resolved.config.train.steps
     if kept and int(kept[-1].name) > steps:
         done = int(kept[-1].name)
-        raise UsageError(f"--steps {steps}: {run.path} has {done} steps already; give more, or --new for another run")
+        raise UsageError(
+            f"--steps {steps}: {run.path} has {done} steps already: give --steps {done} or more, or another run"
+        )
     return Chosen(run, record)
 
 

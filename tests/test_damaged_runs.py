@@ -216,7 +216,7 @@ def test_a_run_keeps_its_number_of_threads(run: Run, monkeypatch: pytest.MonkeyP
 
 def test_fewer_steps_than_a_run_has_are_refused(run: Run, tmp_path: Path) -> None:
     said = fails(2, "train", "--resume", run.path, "--steps", 3, cwd=tmp_path)
-    assert f"--steps 3: {run.path} has 4 steps already; give more, or --new for another run" in said
+    assert f"--steps 3: {run.path} has 4 steps already: give --steps 4 or more, or another run" in said
     assert run.read()["config"]["train"]["steps"] == 4
     ok("train", "--resume", run.path, "--steps", 4, "-q", cwd=tmp_path)
 

@@ -52,7 +52,7 @@ class Part:
 
     settings: Mapping[str, Any]
     about: str
-    """What is chosen and why, in one phrase for the user."""
+    """What is chosen and why, in one phrase for the user; empty where it has no effect."""
 
 
 def choose(resolved: Resolved, facts: DataFacts) -> list[Part]:
@@ -78,9 +78,8 @@ def choose(resolved: Resolved, facts: DataFacts) -> list[Part]:
             f"learning rates {d_lr:g} and {g_lr:g} for {widest} channels, falling to 0 over the second half",
         ),
     ]  # fmt: skip
-    if resolved.config.model.attn_at != "none":
-        about = "queries and keys of the attention normalised, in place of its spectral norm"
-        parts.insert(1, Part({"model.qk_norm": "rms"}, about))
+    about = "queries and keys of the attention normalised, in place of its spectral norm"
+    parts.insert(1, Part({"model.qk_norm": "rms"}, "" if resolved.config.model.attn_at == "none" else about))
     if facts.images < FEW:
         parts.append(
             Part(
@@ -101,7 +100,7 @@ def _told(part: Part, resolved: Resolved) -> Part:
         for key, value in part.settings.items()
         if key not in resolved.left_open and resolved.config.get(key) != value
     ]
-    return replace(part, about=f"{part.about}; but {' and '.join(given)} as given") if given else part
+    return replace(part, about=f"{part.about}; but {' and '.join(given)} as given") if given and part.about else part
 
 
 def apply(resolved: Resolved, parts: Iterable[Part]) -> Resolved:

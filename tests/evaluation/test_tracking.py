@@ -93,7 +93,7 @@ def test_auto_stays_within_its_share_of_the_clock(monkeypatch: pytest.MonkeyPatc
 
 def test_what_cannot_be_is_said_before_anything_is_written(home: Path) -> None:
     assert "--eval-every sometimes" in fails(2, *ARGS, "--eval-every", "sometimes", cwd=home)
-    assert "--extractor clasifier" in fails(
+    assert "--eval-extractor clasifier" in fails(
         2, *ARGS, "--eval-every", 2, "--eval-extractor", "clasifier", "--quiet", "--out", "never", cwd=home
     )
     assert not (home / "never").exists() or not list((home / "never").glob("checkpoints/*"))

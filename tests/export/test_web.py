@@ -167,7 +167,7 @@ def of_latent(made: TrainedModel, z: np.ndarray, label: int) -> np.ndarray:
 
 def lively() -> TrainedModel:
     """Wide pictures, three classes, two attention layers that look at one place each."""
-    made = tiny(32, 64, num_classes=3, attn_at=(16, 32), options={"qk_norm": "rms", "spectral_norm": "none"})
+    made = tiny(32, 64, num_classes=3, attn_at=(16, 32))
     with torch.no_grad():
         for layer in made.generator.attention_layers().values():  # type: ignore[operator]
             layer.key.weight.mul_(20)
