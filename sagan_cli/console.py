@@ -5,6 +5,7 @@ Progress is a bar on a terminal, and otherwise a plain line every few seconds. r
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -84,7 +85,8 @@ def result(text: str) -> None:
 
 def emit_json(value: Any) -> None:
     """Print the result as one line of JSON on stdout; paths and other objects become strings."""
-    result(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    result(text if text.isprintable() else json.dumps(value, allow_nan=False, default=str))
 
 
 def result_on_screen() -> bool:
@@ -212,6 +214,10 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the smallest free number
     sys.stdout = sys.stdout or _null()
     sys.stderr = sys.stderr or _null()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Paths are written with the bytes that they have, and characters that the terminal lacks as escapes.
+        utf8 = sys.stdout.encoding.lower() in ("utf-8", "utf8")
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

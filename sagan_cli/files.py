@@ -66,6 +66,25 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     write_stream(path, lambda f: f.write(data), durable=durable)
 
 
+def encoded(text: str) -> bytes:
+    """Return JSON or TOML as UTF-8; a byte of a path that is not UTF-8 becomes an escape, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+@contextlib.contextmanager
+def utf8_name(path: Path) -> Iterator[Path]:
+    """Yield a name of the file that is UTF-8, as libraries in Rust require: its own, or that of a link to it."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / f"link{path.suffix}"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
+
+
 def write_stream(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
     """Replace `path` by what `fill` writes, as `write_atomic`; no file is left if `fill` raises."""
     with _said(path):

@@ -26,7 +26,7 @@ from sagan_cli import __version__
 from sagan_cli.config.resolve import RESUMED, Resolved, flatten, frozen_for_resume, resolve, same_run, to_toml
 from sagan_cli.config.schema import Config
 from sagan_cli.errors import SaganError, UsageError
-from sagan_cli.files import TEMPORARY, write_atomic
+from sagan_cli.files import TEMPORARY, encoded, write_atomic
 
 FORMAT = 1
 CHECKPOINT_FACTS = "checkpoint.json"
@@ -94,7 +94,7 @@ class Run:
     def write(self, record: Mapping[str, Any]) -> None:
         """Replace run.json."""
         text = json.dumps({"format": FORMAT, **record}, indent=2, ensure_ascii=False) + "\n"
-        write_atomic(self.path / "run.json", text.encode())
+        write_atomic(self.path / "run.json", encoded(text))
 
     def update(self, **fields: Any) -> None:
         """Change some fields of run.json."""
@@ -308,4 +308,4 @@ def record_start(chosen: Chosen, resolved: Resolved, facts: dict[str, Any]) -> N
         **before, "status": "training", "sagan": __version__, "command": sys.argv, "updated": now,
         "config": asdict(resolved.config), "sources": resolved.sources, **facts,
     })  # fmt: skip
-    write_atomic(chosen.run.path / "config.toml", to_toml(resolved).encode())
+    write_atomic(chosen.run.path / "config.toml", encoded(to_toml(resolved)))

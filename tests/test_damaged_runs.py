@@ -264,3 +264,29 @@ def test_class_names_with_odd_spaces_are_exported(tmp_path: Path) -> None:
     ok("train", "--data", data, *TINY, "--steps", 1, "--out", "run", cwd=tmp_path)
     ok("export", "run", "--out", "m.safetensors", "-q", cwd=tmp_path)
     ok("sample", "m.safetensors", "--class", "big\u00a0cat", "-n", 1, "--out", "x.png", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [b"caf\xe9", "grün 🦊".encode()])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_paths_of_any_bytes_are_trained_on_and_printed(name: bytes, locale: str, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    fill(folder / "images", {"": 6})
+    env = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0"}
+
+    def run(*words: object) -> bytes:
+        command = [sys.executable, "-m", "sagan_cli", *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    out = folder / "run"
+    if locale == "C.UTF-8":
+        assert run("train", "--data", folder / "images", *TINY, "--steps", 1, "--out", out) == os.fsencode(out) + b"\n"
+    else:
+        run("train", "--data", folder / "images", *TINY, "--steps", 1, "--out", out)
+    run("sample", out, "-n", 1, "--out", folder / "x.png", "-q")
+    run("export", out, "--out", folder / "m.safetensors", "-q")
+    run("sample", folder / "m.safetensors", "-n", 1, "--out", folder / "y.png", "-q")
+    data = json.loads(run("info", out, "--json"))["data"]
+    assert data.encode("utf-8", "surrogateescape") == os.fsencode(folder / "images")

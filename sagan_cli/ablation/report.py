@@ -15,7 +15,7 @@ from sagan_cli import __version__
 from sagan_cli.ablation.statistics import Comparison, compare, t_interval, wilson
 from sagan_cli.config.resolve import Resolved
 from sagan_cli.config.systems import named_in
-from sagan_cli.files import write_atomic
+from sagan_cli.files import encoded, write_atomic
 
 if TYPE_CHECKING:
     from sagan_cli.ablation.curves import Panel
@@ -59,7 +59,7 @@ def write_report(
         "seeds": list(dict.fromkeys(r["seed"] for r in rows)), "seeds_wanted": len({t.seed for t in trials}),
         "variants": variants, "runs": rows, "verdicts": verdicts(variants, rows),
     }  # fmt: skip
-    write_atomic(folder / "ablation.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(folder / "ablation.json", encoded(json.dumps(result, indent=1, ensure_ascii=False) + "\n"))
     write_atomic(folder / "ablation.md", document(result).encode())
     lines = [
         f"{result['data']} at {result['size']}, {cfg.steps} steps of {cfg.batch}, {n} images per run; "

@@ -28,7 +28,7 @@ from sagan_cli import __version__
 from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine.networks import Networks
 from sagan_cli.errors import CheckpointError
-from sagan_cli.files import TEMPORARY, discard, remove, sha256_of, write_directory
+from sagan_cli.files import TEMPORARY, discard, encoded, remove, sha256_of, utf8_name, write_directory
 from sagan_cli.model.ema import EMA
 from sagan_cli.runs import CHECKPOINT_FACTS, checkpoint_steps
 from sagan_cli.runs import MODEL as MODEL
@@ -92,7 +92,7 @@ def save(folder: Path, step: int, networks: Networks, ema: EMA, about: dict[str,
             "sha256": {name: sha256_of(work / name) for name in (MODEL, STATE)},
         }
         facts[DIGEST] = _digest(facts)
-        (work / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (work / FACTS).write_bytes(encoded(json.dumps(facts, indent=2, ensure_ascii=False) + "\n"))
 
     write_directory(path, fill)
     return path
@@ -195,7 +195,7 @@ def load_tensors(facts: Facts, file: str, prefixes: tuple[str, ...]) -> dict[str
             f"delete {facts.path} to use an older one"
         )
     try:
-        with safe_open(path, framework="pt") as f:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as f:
             return {k: f.get_tensor(k) for k in f.keys() if k.split(".", 1)[0] in prefixes}  # noqa: SIM118
     except SafetensorError as e:
         raise CheckpointError(f"{path}: not a safetensors file: {e}") from e

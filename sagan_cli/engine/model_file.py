@@ -26,6 +26,7 @@ from sagan_cli.contracts import ModelSpec
 from sagan_cli.engine import networks, sample
 from sagan_cli.engine.checkpoint import SPEC_LIMITS, Facts
 from sagan_cli.errors import CheckpointError, UsageError
+from sagan_cli.files import utf8_name
 from sagan_cli.model.layers import fold_network_
 from sagan_cli.plugins import registry
 
@@ -71,7 +72,7 @@ def _read(file: Path, path: Path, device: torch.device) -> sample.Sampler:
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read: {e.strerror or e}") from e
     try:
-        with safe_open(file, framework="pt") as opened:
+        with utf8_name(file) as name, safe_open(name, framework="pt") as opened:
             metadata = opened.metadata() or {}
             if KEY not in metadata:
                 raise CheckpointError(f"{path}: a safetensors file, but none that 'sagan export' wrote")

@@ -38,7 +38,7 @@ from sagan_cli.engine.checkpoint import write_tensors
 from sagan_cli.errors import DataError, SaganError
 from sagan_cli.evaluation.extractors.extractor import CLASSIFIER, Extractor, LayerTensors, tensor_digest, three_channels
 from sagan_cli.evaluation.extractors.weights import Progress
-from sagan_cli.files import discard, sha256_of, sweep, unwritable, write_directory
+from sagan_cli.files import discard, sha256_of, sweep, unwritable, utf8_name, write_directory
 from sagan_cli.ops.precision import no_autocast
 from sagan_cli.ops.randomness import generator
 
@@ -334,7 +334,8 @@ def _load(
         if about["sha256"] != sha256_of(path / MODEL):
             raise ValueError(f"the sha256 of {MODEL} is not the one in {FACTS}")
         network = Classifier(tuple(recipe["size"]), recipe["classes"])
-        network.load_state_dict(load_file(path / MODEL))
+        with utf8_name(path / MODEL) as file:
+            network.load_state_dict(load_file(file))
         absent = {"accuracy", "chance", "trained_on", "known", "recipe"} - set(about)
         if absent:
             raise ValueError(f"{FACTS} lacks {', '.join(sorted(absent))}")
