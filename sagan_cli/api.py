@@ -23,7 +23,6 @@ from sagan_cli.plugins import registry
 if TYPE_CHECKING:
     from sagan_cli.contracts import Progress
     from sagan_cli.data.sources.opening import Opened
-    from sagan_cli.engine.initial_weights import TrainedWeights
     from sagan_cli.engine.job import Job
     from sagan_cli.engine.runtime import Runtime
     from sagan_cli.engine.train import Outcome
@@ -162,21 +161,23 @@ def initial_settings(resolved: Resolved) -> dict[str, Any] | None:
     source = resolved.config.train.init_from
     if not source:
         return None
-    facts = _initial_weights(source).facts
+    from sagan_cli.engine.initial_weights import read_facts
+
+    facts = read_facts(_found(source))
     return network_settings(facts.arch, facts.spec)
 
 
-def _initial_weights(source: str) -> TrainedWeights:
-    from sagan_cli.engine import initial_weights
+def _found(source: str) -> Path:
+    """Return the checkpoint or file that `--init-from` names."""
     from sagan_cli.generators import STDIN, find_model
 
-    if source == STDIN or Path(source).name == STDIN:
-        raise UsageError("--init-from -: a run that cannot be started again; write the model to a file")
+    if source == STDIN:
+        text = "a run that cannot be started again would result, because a pipe is read once; name a file"
+        raise UsageError(f"--init-from -: {text}")
     try:
-        found = find_model(source)
+        return find_model(source)
     except UsageError as e:
         raise UsageError(f"--init-from {e}") from e
-    return initial_weights.read(found)
 
 
 def preset_for(device: str) -> str:
@@ -223,15 +224,13 @@ def check_batch(resolved: Resolved, runtime: Runtime) -> None:
     Raises:
         UsageError: naming `--batch`, `--accumulate` or `--graph`.
     """
-    from sagan_cli.engine.iteration import check_slices, why_no_graph
+    from sagan_cli.engine.iteration import check_slices, use_graph
 
     cfg = resolved.config.train
     if cfg.batch % runtime.world:
         raise UsageError(f"--batch {cfg.batch}: not a multiple of the {runtime.world} processes")
     check_slices(cfg, runtime)
-    hindrance = why_no_graph(cfg, runtime)
-    if cfg.graph == "on" and hindrance:
-        raise UsageError(f"--graph on: {hindrance}; leave it out")
+    use_graph(cfg, runtime)
 
 
 def run_training(
@@ -259,7 +258,7 @@ def run_training(
     Raises:
         UsageError, DataError, SaganError: with one line that names the flag or file.
     """
-    from sagan_cli.engine.initial_weights import fitted
+    from sagan_cli.engine.initial_weights import fitted, read
     from sagan_cli.engine.job import label, machine_facts, open_job
     from sagan_cli.engine.networks import check_frozen, require_memory
     from sagan_cli.engine.train import train as train_job
@@ -290,7 +289,7 @@ def run_training(
     require_memory(job.config.model.arch, job.spec, runtime.device)
     initial = None
     if source:
-        initial = fitted(_initial_weights(source), job.config.model.arch, job.spec, job.pack.class_names)
+        initial = fitted(read(_found(source)), job.config.model.arch, job.spec, job.pack.class_names)
         check_frozen(job.config.model.arch, job.spec, job.config.train.freeze_d)
     if runtime.leads:
         runtime.barrier()

@@ -86,6 +86,7 @@ def result(text: str) -> None:
 def emit_json(value: Any) -> None:
     """Print the result as one line of JSON on stdout; paths and other objects become strings."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    # Unprintable characters are escaped: a lone surrogate cannot be encoded, and a line separator would split the line.
     result(text if text.isprintable() else json.dumps(value, allow_nan=False, default=str))
 
 

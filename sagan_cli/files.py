@@ -17,18 +17,21 @@ from typing import IO
 from sagan_cli.errors import SaganError
 
 TEMPORARY = ".tmp-"
-"""Start of the names of temporary files and directories; they may be deleted when no process writes them."""
+"""Prefix of temporary files and directories; they may be deleted when no process writes them."""
 
 
 def _prefix() -> str:
-    """Return the start of the names of this process's temporary entries: `.tmp-<host>-<process>-`."""
+    """Return the prefix of this process's temporary files and directories: `.tmp-<host>-<process id>-`."""
     host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
     return f"{TEMPORARY}{host}-{os.getpid()}-"
 
 
 @functools.cache
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary entries of processes of this machine that were killed; once per process and folder."""
+    """Delete temporary files and directories whose process, on this machine, has ended.
+
+    Further calls for the same folder do nothing.
+    """
     host = _prefix().rsplit("-", 2)[0] + "-"
     for left in folder.glob(f"{host}*"):
         process = left.name.removeprefix(host).split("-")[0]
@@ -73,7 +76,7 @@ def encoded(text: str) -> bytes:
 
 @contextlib.contextmanager
 def utf8_name(path: Path) -> Iterator[Path]:
-    """Yield a name of the file that is UTF-8, as libraries in Rust require: its own, or that of a link to it."""
+    """Yield a UTF-8 path of the file, which libraries written in Rust require: its own, or a symbolic link to it."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:

@@ -23,7 +23,7 @@ MAX_MULTIPLIER = 16
 
 
 def channels_at(base_width: int, halvings: int) -> int:
-    """Return the channels of a `sagan` map of 1 / 2^halvings of the image's side."""
+    """Return the number of channels of a `sagan` feature map whose side is the image's side divided by 2^halvings."""
     return base_width * min(MAX_MULTIPLIER, 1 << halvings)
 
 

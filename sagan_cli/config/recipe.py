@@ -21,10 +21,11 @@ RATES, CHANNELS = (16e-4, 8e-4), 256
 """Learning rates of D and G for networks of at most so many channels; wider ones have proportionally lower rates.
 
 An update of Adam changes every weight by about the learning rate, so the change of a layer's output grows with the
-number of its inputs (Yang et al. 2022, arXiv 2203.03466). At 64 pixels these rates made a run diverge at step 550.
+number of its inputs (Yang et al. 2022, arXiv 2203.03466). At 64 pixels these rates made a run diverge
+(`tests/loggers/recorded/failed-spike.jsonl`).
 """
 MAX_NORM = 20.0
-"""Largest norm of a gradient; most are below 12."""
+"""Largest norm of a gradient; the median of G's is 6 to 8 at 32 pixels (docs/model.md)."""
 INTERVAL = 4
 """Updates of the discriminator per penalty."""
 FEW = 5_000

@@ -26,7 +26,7 @@ SAMPLE = 400
 SIDE = 32
 """Height and width in pixels to which the test resizes images."""
 FILTERS = 64
-"""Number of random filters."""
+"""Number of random convolution kernels whose responses are features."""
 RIDGE = 0.1
 """Penalty on the classifier's weights, relative to the mean squared norm of the features."""
 LARGEST = 0.6

@@ -75,6 +75,15 @@ class InitialWeights:
         return {"path": str(facts.path), "step": facts.step, "sha256": self.source.sha256, "about": self.about}
 
 
+def read_facts(path: Path) -> Facts:
+    """Return architecture, size and classes of a checkpoint directory or an exported file.
+
+    Raises:
+        CheckpointError: as for `read`.
+    """
+    return checkpoint.read_facts(path) if path.is_dir() else read_file(path).facts
+
+
 def read(path: Path) -> TrainedWeights:
     """Read a checkpoint directory or an exported file.
 
@@ -107,7 +116,7 @@ def fitted(source: TrainedWeights, arch: str, spec: ModelSpec, class_names: Sequ
         raise UsageError(
             f"--init-from {old.path}: its networks are {old.arch} {old.spec}, and the run's are {arch} {spec}"
         )
-    # Where the number of classes is equal, the names still decide which row belongs to which class.
+    # Classes are compared by name, because the same number of classes may have other names or another order.
     same_classes = tuple(class_names) == old.class_names
     rows = None if same_classes else _rows(old.class_names, class_names)
     named = (_Shapes(old.arch, old.spec, folded=source.folded), _Shapes(arch, spec, folded=source.folded))
@@ -177,7 +186,10 @@ def _rows(old: Sequence[str], new: Sequence[str]) -> list[int | None]:
 def _fit(
     tensors: Tensors, kind: str, old: _Shapes, new: _Shapes, rows: Sequence[int | None] | None, path: Path
 ) -> Tensors:
-    """Return the tensors of one network for the new classes; those that it alone has are left out."""
+    """Return the source's tensors of one network in the shapes for the new classes.
+
+    Tensors that exist only with classes, and that the source does not have, are left out.
+    """
     wanted, tables = new.shapes[kind], {**old.tables[kind], **new.tables[kind]}
     found = {}
     for name, tensor in tensors.items():
@@ -189,7 +201,7 @@ def _fit(
         if name not in found and name not in tables:
             raise UsageError(f"--init-from {path}: tensor '{name}' of the {kind} is missing")
         if name in found and tuple(found[name].shape) != shape:
-            way_out = "begin with a number of classes that the source has, or with --unconditional as it was"
+            way_out = "use as many classes as the source has, or --unconditional if it has none"
             raise UsageError(
                 f"--init-from {path}: tensor '{name}' of the {kind} has shape {tuple(found[name].shape)}, and these "
                 f"classes need {shape}: {way_out}"

@@ -43,10 +43,7 @@ def iteration(
         g_loss = update_generator(networks, runtime, objective, inputs.generator, cfg.accumulate)
         return {"d_loss": found.pop("d_loss"), "g_loss": g_loss, **found}
 
-    hindrance = why_no_graph(cfg, runtime)
-    if cfg.graph == "on" and hindrance:
-        raise UsageError(f"--graph on: {hindrance}; leave it out")
-    if cfg.graph == "off" or hindrance:
+    if not use_graph(cfg, runtime):
         return plain
     return GraphedIteration(plain, networks, CudaGraphs(runtime.device), warn)
 
@@ -167,6 +164,18 @@ def check_slices(cfg: TrainConfig, runtime: Runtime) -> None:
         raise UsageError(
             f"--accumulate {cfg.accumulate}: does not divide {whose}; choose a divisor, or another --batch"
         )
+
+
+def use_graph(cfg: TrainConfig, runtime: Runtime) -> bool:
+    """Return whether iterations are recorded as CUDA graphs.
+
+    Raises:
+        UsageError: `--graph on` where a graph is not possible.
+    """
+    hindrance = why_no_graph(cfg, runtime)
+    if cfg.graph == "on" and hindrance:
+        raise UsageError(f"--graph on: {hindrance}; leave it out")
+    return cfg.graph != "off" and hindrance is None
 
 
 def why_no_graph(cfg: TrainConfig, runtime: Runtime) -> str | None:

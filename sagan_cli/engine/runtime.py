@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sagan_cli.data.packing.pack import cores
 from sagan_cli.errors import SaganError, UsageError
 from sagan_cli.ops.device_copy import to_device
 
@@ -50,7 +51,7 @@ class Runtime:
         return found
 
     def keep_threads(self, recorded: int | None, warn: Callable[[str], None]) -> None:
-        """Use as many CPU threads as a run began with, because sums over another number of parts have other bits.
+        """Use the number of CPU threads that a run began with; another number changes the order of sums.
 
         Args:
             recorded: the number in run.json; None in runs of versions before 0.4.
@@ -58,8 +59,7 @@ class Runtime:
         """
         if self.device.type != "cpu" or type(recorded) is not int or recorded == torch.get_num_threads():
             return
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if "OMP_NUM_THREADS" in os.environ or recorded > cores:
+        if "OMP_NUM_THREADS" in os.environ or recorded > cores():
             now = torch.get_num_threads()
             warn(f"this run began with {recorded} CPU threads; with {now} its bits differ, not its quality")
         else:

@@ -15,7 +15,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     **{name: ATTENTION[name] for name in ("attention", "attn_ratio", "qk_norm")},
     "spectral_norm": ("both", "d", "none"), "g_norm": ("batch", "none"),
 }  # fmt: skip
-"""Options of the networks built of these blocks, and their values."""
+"""Option -> allowed values, for the architectures that are built of these blocks."""
 
 
 def normalisation(spec: ModelSpec, arch: str) -> dict[str, str]:

@@ -196,7 +196,8 @@ def test_a_damaged_source_is_named(source: Run, animals: Path, tmp_path: Path) -
     copy = tmp_path / "copy"
     shutil.copytree(source.path / "checkpoints" / "00000006", copy)
     (copy / "state.safetensors").write_bytes(b"x" * 100)
-    said = fails(1, "train", "--data", animals, "--init-from", copy, "--out", tmp_path / "run", cwd=tmp_path)
+    flags = ("--device", "cpu", "--batch", 4, "-q", "--out", tmp_path / "run")
+    said = fails(1, "train", "--data", animals, "--init-from", copy, *flags, cwd=tmp_path)
     assert f"{copy}/state.safetensors: damaged or replaced" in said
     assert not (tmp_path / "run").exists()
 

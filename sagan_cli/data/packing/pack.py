@@ -147,11 +147,11 @@ def packed_dataset(
     """
     with progress("packing", len(dataset)) as tick:
         return open_pack(
-            dataset, request, cache_dir=cache_dir(), max_bad=max_bad, workers=_cores(), progress=tick, notify=notify
+            dataset, request, cache_dir=cache_dir(), max_bad=max_bad, workers=cores(), progress=tick, notify=notify
         )
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -238,7 +238,7 @@ def arrange(files: Iterable[str], *, where: str, unconditional: bool) -> Listing
 
 
 def natural(name: str) -> tuple[list[int | str], str]:
-    """Return a key that sorts numbers in names by value: 2 before 10."""
+    """Return a sort key that orders numbers within names by value: img2 before img10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))], name
 
 
